@@ -1,0 +1,262 @@
+"""CoMMIT around any training loop: three calls a step, and no knowledge of who makes them.
+
+    coordinator.observe(inputs)          # before each micro-batch's forward
+    loss(inputs).backward()
+    coordinator.before_step()            # after the last backward, before clipping
+    optimizer.step()
+    record = coordinator.after_step()    # before the learning-rate scheduler's step
+
+`before_step` adds the regulariser and sets the learning rates; `after_step` measures and puts the base rates back, so
+that any scheduler composes. Parameters are swapped only inside these two, where no autograd graph is alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from equipoise.modules import theory
+from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
+from equipoise.modules.drift import Batch, Drifts, look_back, measure
+from equipoise.modules.forward import RandomState, subset
+from equipoise.modules.partition import LLM, Partition, split_param_groups
+from equipoise.modules.regulariser import apply_regulariser
+from equipoise.modules.schedules import build_schedule
+from equipoise.modules.snapshot import Values, snapshot
+from equipoise.recipe import Coordination
+
+logger = logging.getLogger(__name__)
+Record = dict[str, float]
+
+
+class Coordinator:
+    """Measures the balance between a model's modules while it trains, and acts on it as `coordination` says.
+
+    Args:
+        model: the model whose forward is measured; called as `model(**inputs)`.
+        optimizer: its parameter groups are divided by module, in place, unless they already are. Any torch optimizer
+            whose step is proportional to its group's learning rate.
+        coordination: the settings.
+        division: the model's modules.
+        total_steps: optimizer steps of the run, where known.
+
+    Raises:
+        PartitionError: fewer than two modules learn while the schedule is not `constant`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        coordination: Coordination,
+        division: Partition,
+        total_steps: int | None = None,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.settings = coordination
+        self.division = division
+        modules = list(division.trainable)
+        self.balanced = len(modules) >= 2 and LLM in modules
+        if coordination.schedule != "constant":
+            division.require_balance(f"schedule {coordination.schedule}")
+        if any("module" not in group for group in optimizer.param_groups):
+            split_param_groups(optimizer, division)
+        self.schedule = build_schedule(coordination, modules, total_steps)
+        self.measures = self.balanced and (coordination.measure or self.schedule.needs_measurement)
+        self.regularises = coordination.schedule == "commit"
+        self.reference = coordination.reference or modules[0]
+        self.window = BalanceWindow(modules, self.reference, coordination.window, coordination.average)
+        self.amplification = coordination.amplification or 1.0
+        self.step = 0
+        self.skipped = 0
+        self._gamma = 0.0
+        self._kappa_average: float | None = None
+        self._previous: Values | None = None
+        self._batches: list[Batch] = []
+        self._states: list[RandomState] = []
+        self._base_rates: list[float] = []
+        self._before: Values | None = None
+        self._record: Record = {}
+
+    # ------------------------------------------------------------------ the three calls
+
+    def observe(self, inputs: Mapping[str, Any]) -> None:
+        """Remember a micro-batch, before its forward. `inputs` has `labels` and lies where the model does."""
+        if self.measures or self.regularises:
+            self._batches.append({name: value for name, value in inputs.items() if value is not None})
+            self._states.append(RandomState())
+
+    def before_step(self, loss_scale: float = 1.0) -> None:
+        """Prepare the gradients and the learning rates of the coming optimizer step.
+
+        Args:
+            loss_scale: what a gradient scaler multiplied the loss by.
+        """
+        record = self._record = {}
+        modules = self.division.trainable
+        for name, module in modules.items():
+            norm, size = module.grad_norm() / loss_scale, module.norm()
+            record[f"grad_norm/{name}"] = norm
+            record[f"grad_norm_relative/{name}"] = norm / size if size > 0 else 0.0
+        if self._previous is not None:
+            drifts, gradients = look_back(self.model, self.division, self._previous, self._batches, self._states)
+            for name, drift in drifts.by_module.items():
+                record[f"lookback_drift/{name}"] = drift
+            if self.regularises:
+                weight, cap = self.settings.regulariser_weight, self.settings.regulariser_cap
+                norms = apply_regulariser(self.division, gradients, weight, cap, loss_scale)
+                record.update({f"regulariser_norm/{name}": norm for name, norm in norms.items()})
+            if self.settings.estimator == "lookback" and self.measures:
+                self._take(drifts, self.step)
+        for name in self.schedule.waiting():
+            for parameter in modules[name].trainable.values():
+                parameter.grad = None
+        self._set_rates()
+        # Warm-up begins at a rate of 0: no step, no drift, nothing to measure.
+        moves = any(group["lr"] > 0 for group in self.optimizer.param_groups)
+        keeps = moves and (self._looks_back or self._measures_now)
+        self._before = snapshot(dict(self.division.parameters())) if keeps else None
+
+    def after_step(self, was_skipped: bool = False) -> Record:
+        """Measure the step that was just made and put the base learning rates back.
+
+        Args:
+            was_skipped: the optimizer made no step (a gradient scaler found an overflow).
+
+        Returns:
+            What is worth logging: gradient norms, learning rates, factors, and after a measurement drifts and kappa.
+        """
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate
+        moved = self._before if not was_skipped else None
+        if moved is not None and self._measures_now:
+            self._take(self._measure(moved), self.step + 1)
+        self._previous = moved if self._looks_back else None
+        self.step += 1
+        self.schedule.stepped(self.division.trainable)
+        self._before, self._batches, self._states = None, [], []
+        return self._record
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _looks_back(self) -> bool:
+        return self.regularises or (self.measures and self.settings.estimator == "lookback")
+
+    @property
+    def _measures_now(self) -> bool:
+        if not self.measures or self.settings.estimator == "lookback":
+            return False
+        return self.settings.estimator == "exact" or self.step % self.settings.every == 0
+
+    def _set_rates(self) -> None:
+        factors, waiting = self.schedule.factors(), self.schedule.waiting()
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            group["lr"] *= factors[group["module"]]
+        for name in self.division.trainable:
+            rate = max((group["lr"] for group in self.optimizer.param_groups if group["module"] == name), default=0.0)
+            self._record[f"lr/{name}"] = 0.0 if name in waiting else rate
+            self._record[f"lr_factor/{name}"] = 0.0 if name in waiting else factors[name]
+
+    def _measure(self, before: Values) -> Drifts:
+        batches = self._batches if self.settings.estimator == "exact" else self._sample()
+        settings = self.settings
+        drifts = measure(self.model, self.division, before, batches, self.amplification, settings.theory)
+        measured = self.step // (1 if settings.estimator == "exact" else settings.every)
+        while self.amplification > 1 and measured % settings.window == 0:
+            twice = measure(self.model, self.division, before, batches, 2 * self.amplification)
+            # Quadratic: d(2c) = 4 d(c), so the drifts, given back divided by c squared, should agree.
+            ratios = [twice.by_module[n] / d if d > 0 else math.inf for n, d in drifts.by_module.items()]
+            if all(0.75 <= ratio <= 1.25 for ratio in ratios):
+                break
+            self.amplification = max(1.0, self.amplification / 2)
+            drifts = measure(self.model, self.division, before, batches, self.amplification, settings.theory)
+        if settings.amplification not in (None, 1.0):
+            self._record["amplification"] = drifts.amplification
+        return drifts
+
+    def _sample(self) -> list[Batch]:
+        """Draw samples of the step's batch, evenly from its micro-batches, the same ones whenever this step is run."""
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
+        share = -(-self.settings.samples // len(self._batches))
+        token = getattr(getattr(self.model, "config", None), "image_token_id", None)
+        drawn = []
+        for batch in self._batches:
+            indices = torch.randperm(batch["labels"].shape[0], generator=generator)[:share].sort().values
+            drawn.append(subset(batch, indices.to(batch["labels"].device), token))
+        return drawn
+
+    def _take(self, drifts: Drifts, step: int) -> None:
+        """Enter one measurement into the window, the schedule and the record."""
+        record = self._record
+        for name, drift in drifts.by_module.items():
+            record[f"drift/{name}"] = drift
+        if not drifts.usable:
+            self._skip(drifts, step)
+            return
+        self.window.push(step, drifts.by_module)
+        averages = self.window.averages()
+        assert averages is not None
+        self.schedule.measured(averages)
+        for name in drifts.by_module:
+            if name != self.reference:
+                own = balance_coefficient(drifts.by_module[name], drifts.by_module[self.reference])
+                average = balance_coefficient(averages[name], averages[self.reference])
+                suffix = "" if name == LLM else f"/{name}"
+                record[f"kappa{suffix}"], record[f"kappa_average{suffix}"] = own, average
+        record["window_span"] = self.window.span
+        average = record.get("kappa_average")
+        if average is not None:
+            if self._kappa_average is not None:
+                value = theory.convergence_factor(average, self._kappa_average)
+                if value is not None:
+                    record["theory/lambda"] = value
+            self._kappa_average = average
+        norms = {name: record[f"grad_norm/{name}"] for name in drifts.by_module}
+        entries, self._gamma = theory.report(drifts, self.reference, norms, self._gamma)
+        record.update(entries)
+
+    def _skip(self, drifts: Drifts, step: int) -> None:
+        """Leave a measurement out: a zero, non-finite or sub-floor drift says nothing about balance."""
+        self.skipped += 1
+        if self.skipped == 1:
+            shown = ", ".join(f"{name} {drift:.3g}" for name, drift in drifts.by_module.items())
+            logger.warning(
+                "step %d: no balance measured, drifts are %s (usable above %.2g); such steps are left out and counted",
+                step, shown, drifts.floor,
+            )  # fmt: skip
+        self._record["measurements_skipped"] = self.skipped
+        self.schedule.skipped()
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to go on bit for bit: numbers, and tensors on the CPU."""
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "gamma": self._gamma,
+            "kappa_average": self._kappa_average,
+            "amplification": self.amplification,
+            "window": self.window.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "previous": {n: v.cpu() for n, v in self._previous.items()} if self._previous is not None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.step, self.skipped = state["step"], state["skipped"]
+        self._gamma, self._kappa_average = state["gamma"], state["kappa_average"]
+        self.amplification = state["amplification"]
+        self.window.load_state_dict(state["window"])
+        self.schedule.load_state_dict(state["schedule"])
+        if state["previous"] is not None:
+            devices = {name: parameter.device for name, parameter in self.division.parameters()}
+            self._previous = {name: value.to(devices[name]) for name, value in state["previous"].items()}

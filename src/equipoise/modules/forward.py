@@ -1,0 +1,199 @@
+"""Forwards that look at a model without leaving a trace on it.
+
+`Supervised` is what a forward says at the positions whose next token is supervised; everything that balance between
+modules measures is computed from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from equipoise.modules.partition import find_decoder
+
+IGNORED = -100
+
+
+@dataclass
+class Supervised:
+    """What the model predicts at supervised positions.
+
+    Attributes:
+        logits_KV: [K, V], in float32, or float64 where the model computes in it.
+        labels_K: [K], the token that each position should predict.
+        samples_K: [K], which sample of the batch each position is of, 0 to B-1.
+        batch_size: B.
+    """
+
+    logits_KV: torch.Tensor
+    labels_K: torch.Tensor
+    samples_K: torch.Tensor
+    batch_size: int
+
+    @property
+    def log_probs_KV(self) -> torch.Tensor:
+        """[K, V], the log of the predicted distribution."""
+        return torch.log_softmax(self.logits_KV, dim=-1)
+
+    def sum_of_sample_means(self, values_K: torch.Tensor) -> torch.Tensor:
+        """Mean over each sample's supervised tokens, summed over the samples: a scalar."""
+        counts_B = self.samples_K.bincount(minlength=self.batch_size).clamp(min=1).to(values_K.dtype)
+        return (values_K / counts_B[self.samples_K]).sum()
+
+    @property
+    def supervised_samples(self) -> int:
+        """Samples with at least one supervised token: what a sum of sample means is divided by."""
+        return int(self.samples_K.unique().numel())
+
+
+def supervised(model: nn.Module, inputs: Mapping[str, Any]) -> Supervised:
+    """Run the model on a batch and keep its logits at the supervised positions.
+
+    The LM head runs only at positions that some row supervises, where the model takes `logits_to_keep`.
+
+    Args:
+        model: called with the batch's entries but `labels`; returns an object with `logits` [B, T, V].
+        inputs: a batch with `labels` [B, T], -100 where nothing is supervised; the shift is applied here.
+    """
+    labels_BT = inputs["labels"]
+    targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+    mask_BT = targets_BT != IGNORED
+    positions = mask_BT.any(dim=0).nonzero().squeeze(-1)
+    arguments = {name: value for name, value in inputs.items() if name != "labels"}
+    if _keeps_logits(model):
+        logits_BTV = model(**arguments, use_cache=False, logits_to_keep=positions).logits
+        targets_BT, mask_BT = targets_BT[:, positions], mask_BT[:, positions]
+    else:
+        # A model that widens the sequence in front (a prefix of image tokens) has its last T positions for the text.
+        logits_BTV = model(**arguments).logits[:, -labels_BT.shape[1] :]
+    logits_KV = logits_BTV[mask_BT]
+    return Supervised(
+        logits_KV=logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float(),
+        labels_K=targets_BT[mask_BT],
+        samples_K=mask_BT.nonzero()[:, 0],
+        batch_size=labels_BT.shape[0],
+    )
+
+
+def _keeps_logits(model: nn.Module) -> bool:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    return "logits_to_keep" in inspect.signature(type(base).forward).parameters
+
+
+def subset(inputs: Mapping[str, Any], indices: torch.Tensor, image_token_id: int | None = None) -> dict[str, Any]:
+    """Take some samples of a batch.
+
+    Where that cannot be done without knowing the model's family (a tensor with another first dimension than the
+    batch, rows with unequal numbers of image tokens), the whole batch is returned: dearer, never wrong.
+    """
+    batch_size = inputs["labels"].shape[0]
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor) and value.dim() > 0}
+    uniform = all(value.shape[0] == batch_size for value in tensors.values())
+    if uniform and image_token_id is not None and "input_ids" in inputs:
+        per_row = (inputs["input_ids"] == image_token_id).sum(dim=1)
+        uniform = bool((per_row == per_row[0]).all())
+    if not uniform or indices.numel() >= batch_size:
+        return dict(inputs)
+    return {name: value[indices] if name in tensors else value for name, value in inputs.items()}
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Measure inside: eval mode, no gradients; every module's train/eval flag and all random states come back."""
+    flags = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng(), torch.no_grad():
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, flag in flags.items():
+                module.training = flag
+
+
+@contextmanager
+def replaying(model: nn.Module, state: RandomState) -> Iterator[None]:
+    """Run a training-mode forward inside with the dropout masks of `state`; BatchNorm and random states come back."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+    buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    with torch.random.fork_rng():
+        try:
+            state.restore()
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+class RandomState:
+    """The states of torch's random generators, CPU and CUDA, as they are now."""
+
+    def __init__(self) -> None:
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore(self) -> None:
+        """Put the generators back into these states."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+
+
+@dataclass
+class InputNorms:
+    """Squared Frobenius norms of what a forward was given, for eq. 7; summed over batches."""
+
+    text: float = 0.0
+    encoded: float = 0.0
+    raw: float = 0.0
+
+
+class Embeddings:
+    """Watches what enters the decoder, to tell text embeddings from encoded features by their placeholder tokens."""
+
+    def __init__(self, model: nn.Module):
+        config = getattr(model, "config", None)
+        ids = (getattr(config, name, None) for name in ("image_token_id", "audio_token_id", "video_token_id"))
+        self.placeholders = [token for token in ids if isinstance(token, int)]
+        self._decoder = find_decoder(model) if self.placeholders else None
+        self._seen: torch.Tensor | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the forwards inside the block."""
+        if self._decoder is None:
+            yield
+            return
+        hook = self._decoder.register_forward_pre_hook(self._see, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _see(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        embeddings = kwargs.get("inputs_embeds")
+        self._seen = embeddings.detach() if embeddings is not None else None
+
+    def norms(self, inputs: Mapping[str, Any]) -> InputNorms | None:
+        """Norms over the prompt of the batch that was just run, or None if no embeddings were seen."""
+        seen, ids = self._seen, inputs.get("input_ids")
+        self._seen = None
+        if seen is None or ids is None or seen.shape[:2] != ids.shape:
+            return None
+        squares_BT = seen.float().square().sum(dim=-1)
+        features_BT = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device))
+        text_BT = ~features_BT & (inputs["labels"] == IGNORED)
+        if "attention_mask" in inputs:
+            text_BT &= inputs["attention_mask"].bool()
+        raw = [v for name, v in inputs.items() if name in ("pixel_values", "input_features", "input_values")]
+        return InputNorms(
+            text=squares_BT[text_BT].sum().item(),
+            encoded=squares_BT[features_BT].sum().item(),
+            raw=sum(value.float().square().sum().item() for value in raw),
+        )

@@ -1,0 +1,202 @@
+"""Which trainable parameters belong to which module of a model: the LLM, and each part of its feature encoder.
+
+The LLM is what transformers calls the decoder, plus the output head. What remains is named by family facts
+(`equipoise.models.families`) or by the user's regular expressions, and "encoder" where nobody names it. Every
+trainable parameter lies in exactly one module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from equipoise.errors import PartitionError
+
+LLM = "llm"
+ENCODER = "encoder"
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|base_model\.model\.)+")
+
+
+@dataclass
+class ModuleParameters:
+    """One module's parameters: the trainable ones by name, and how many frozen numbers lie beside them."""
+
+    name: str
+    trainable: dict[str, nn.Parameter] = field(default_factory=dict)
+    frozen: int = 0
+
+    @property
+    def size(self) -> int:
+        """Trainable numbers."""
+        return sum(parameter.numel() for parameter in self.trainable.values())
+
+    @property
+    def kind(self) -> str:
+        """`LoRA`, `full`, `LoRA + full` or `frozen`."""
+        lora = any(".lora_" in name for name in self.trainable)
+        full = any(".lora_" not in name for name in self.trainable)
+        return " + ".join(kind for kind, present in (("LoRA", lora), ("full", full)) if present) or "frozen"
+
+    def norm(self) -> float:
+        """||theta||, the Frobenius norm over the trainable parameters."""
+        return _norm(parameter.detach() for parameter in self.trainable.values())
+
+    def grad_norm(self) -> float:
+        """||G||, the Frobenius norm over the gradients that are there."""
+        return _norm(parameter.grad for parameter in self.trainable.values() if parameter.grad is not None)
+
+
+@dataclass
+class Partition:
+    """The modules of a model, the encoder's first, the LLM last."""
+
+    modules: dict[str, ModuleParameters]
+
+    @property
+    def trainable(self) -> dict[str, ModuleParameters]:
+        """The modules that learn: what balance is about."""
+        return {name: module for name, module in self.modules.items() if module.trainable}
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every trainable parameter with its name, module by module."""
+        for module in self.modules.values():
+            yield from module.trainable.items()
+
+    def require_balance(self, purpose: str) -> None:
+        """Refuse a model in which there is nothing to balance.
+
+        Raises:
+            PartitionError: fewer than two modules learn, or the LLM does not.
+        """
+        for name, module in self.modules.items():
+            if name == LLM and not module.trainable:
+                raise PartitionError(f"module {LLM} has no trainable parameter; {purpose} needs it to learn (add LoRA)")
+        if len(self.trainable) < 2:
+            frozen = [name for name in self.modules if name not in self.trainable]
+            raise PartitionError(
+                f"only {', '.join(self.trainable) or 'no module'} has trainable parameters"
+                f" ({', '.join(frozen) or 'nothing else'}: none); {purpose} needs two or more modules that learn"
+            )
+
+
+def partition(
+    model: nn.Module, patterns: Mapping[str, str] | None = None, family: Mapping[str, str] | None = None
+) -> Partition:
+    """Divide a model's parameters into modules.
+
+    Args:
+        model: a transformers model, with or without peft; or any module, if `patterns` names the LLM.
+        patterns: module name to regular expression, searched in parameter names (without peft's and DDP's prefixes).
+            A pattern takes precedence over `family` and over what transformers calls the decoder.
+        family: the same, for what the patterns leave and the decoder does not hold; the facts of a model family.
+
+    Raises:
+        PartitionError: two patterns claim one parameter, a pattern claims none, a pattern is no regular expression,
+            or the model has no recognisable LLM.
+    """
+    patterns, family = dict(patterns or {}), dict(family or {})
+    wanted = {name: _compile(name, pattern) for name, pattern in patterns.items()}
+    known = {name: _compile(name, pattern) for name, pattern in family.items()}
+    llm = set() if LLM in wanted else _llm_parameters(model)
+    names = [*(name for name in {**family, **patterns} if name != LLM), ENCODER, LLM]
+    modules = {name: ModuleParameters(name) for name in dict.fromkeys(names)}
+    claimed: set[str] = set()
+    for full_name, parameter in model.named_parameters():
+        if ".original_module." in full_name:  # peft's second copy of a module_to_save; never used while tuning
+            continue
+        name = _WRAPPERS.sub("", full_name)
+        owner = _owner(name, wanted)
+        if owner is None and id(parameter) in llm:
+            owner = LLM
+        owner = owner or _owner(name, known) or ENCODER
+        claimed.add(owner)
+        if parameter.requires_grad:
+            modules[owner].trainable[full_name] = parameter
+        else:
+            modules[owner].frozen += parameter.numel()
+    for name in patterns:
+        if name not in claimed:
+            raise PartitionError(f"module {name}: its pattern {patterns[name]!r} matches no parameter of the model")
+    return Partition({name: module for name, module in modules.items() if name in claimed})
+
+
+def split_param_groups(
+    optimizer: torch.optim.Optimizer, division: Partition, learning_rates: Mapping[str, float] | None = None
+) -> None:
+    """Divide an optimizer's parameter groups, in place, so that each holds one module's parameters.
+
+    Every group keeps its options and gains `module`, its module's name, and `lr` where `learning_rates` names it.
+
+    Raises:
+        PartitionError: the optimizer holds a parameter that no module has.
+    """
+    owner = {id(parameter): module.name for module in division.modules.values() for parameter in
+             module.trainable.values()}  # fmt: skip
+    groups = []
+    for group in optimizer.param_groups:
+        parts: dict[str, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            if id(parameter) in owner:
+                parts.setdefault(owner[id(parameter)], []).append(parameter)
+            elif parameter.requires_grad:
+                raise PartitionError(
+                    f"the optimizer holds a trainable parameter of shape {tuple(parameter.shape)} that is in no module; "
+                    "build the optimizer from the parameters of the same model"
+                )
+        for name in (name for name in division.modules if name in parts):
+            split = {**group, "params": parts[name], "module": name}
+            if learning_rates and name in learning_rates:
+                split["lr"] = split["initial_lr"] = learning_rates[name]
+            groups.append(split)
+    optimizer.param_groups[:] = groups
+
+
+def _compile(name: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise PartitionError(f"module {name}: pattern {pattern!r} is not a regular expression ({error})") from error
+
+
+def _owner(parameter: str, patterns: Mapping[str, re.Pattern[str]]) -> str | None:
+    owners = [name for name, pattern in patterns.items() if pattern.search(parameter)]
+    if len(owners) > 1:
+        raise PartitionError(
+            f"parameter {parameter} is claimed by modules {' and '.join(owners)}; patterns may not overlap"
+        )
+    return owners[0] if owners else None
+
+
+def _llm_parameters(model: nn.Module) -> set[int]:
+    """Identities of the parameters of the decoder and of the output head."""
+    decoder = find_decoder(model)
+    if decoder is None:
+        raise PartitionError(
+            f"{type(model).__name__} has no recognisable LLM (its get_decoder() finds none); "
+            f"name it by a pattern: modules: {{{LLM}: REGEX}}"
+        )
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return {id(parameter) for part in (decoder, head) if part is not None for parameter in part.parameters()}
+
+
+def find_decoder(model: nn.Module) -> nn.Module | None:
+    """What transformers calls the model's decoder, or None; looks through peft and DDP wrappers."""
+    if not hasattr(model, "get_decoder") and hasattr(model, "module"):
+        model = model.module  # pyright: ignore[reportAssignmentType]
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()  # pyright: ignore[reportCallIssue]
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None  # pyright: ignore[reportCallIssue]
+    return None if decoder is model else decoder
+
+
+def _norm(tensors: Iterator[torch.Tensor]) -> float:
+    norms = [torch.linalg.vector_norm(tensor, dtype=_accumulator(tensor)) for tensor in tensors]
+    return torch.stack(norms).norm().item() if norms else 0.0
+
+
+def _accumulator(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -1,0 +1,51 @@
+"""CoMMIT's regulariser (eq. 10-11): each module ascends the gradient of its own drift.
+
+The drifts and their gradients come from `equipoise.modules.drift.look_back`; here they enter the gradients that the
+optimizer will see: grad L - weight * grad d, per module.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from equipoise.modules.partition import Partition
+from equipoise.modules.snapshot import Values
+
+
+def apply_regulariser(
+    division: Partition,
+    drift_gradients: dict[str, Values],
+    weight: float = 1.0,
+    cap: float | None = 1.0,
+    loss_scale: float = 1.0,
+) -> dict[str, float]:
+    """Subtract each module's drift gradient from its loss gradient, in place.
+
+    Ascent on a KL is unbounded, so a drift gradient longer than `cap` times the loss gradient is shortened to that.
+
+    Args:
+        division: the modules; their parameters' `grad` holds the whole step's loss gradient, not yet clipped.
+        drift_gradients: for each module, the gradient of its drift by parameter name.
+        weight: 1 in the paper.
+        cap: largest ||grad d|| / ||grad L|| per module; None for no cap, as in the paper.
+        loss_scale: what a gradient scaler multiplied the loss by; drift gradients are not scaled yet.
+
+    Returns:
+        ||grad d|| of each module before the cap. A module whose gradient is not finite is left alone.
+    """
+    norms = {}
+    for name, module in division.trainable.items():
+        gradients = drift_gradients.get(name, {})
+        if not gradients:
+            continue
+        norms[name] = torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]).norm().item()
+        scale = loss_scale
+        if cap is not None and norms[name] > 0:
+            scale = min(loss_scale, cap * module.grad_norm() / norms[name])
+        if not torch.isfinite(torch.tensor([norms[name], scale])).all():
+            continue
+        for parameter_name, gradient in gradients.items():
+            parameter = module.trainable[parameter_name]
+            if parameter.grad is not None:
+                parameter.grad.sub_(gradient.to(parameter.grad.dtype), alpha=weight * scale)
+    return norms

@@ -1,0 +1,342 @@
+"""A recipe: one YAML file that says what to tune, on which tasks, how balanced. The one place where settings live.
+
+Everything is validated before any model loads; a mistake is one line that names the key path, what was found there
+and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+
+from equipoise.errors import RecipeError
+
+Schedule = Literal[
+    "constant", "encoder-lr-up", "llm-lr-up", "feature-cd", "language-cd", "commit-clr", "commit"
+]  # fmt: skip
+Estimator = Literal["exact", "sampled", "lookback"]
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Coordination:
+    """How the modules of a model are balanced (CoMMIT).
+
+    Attributes:
+        schedule: `commit` (coordinated learning rates and regulariser), `commit-clr` (without the regulariser),
+            `constant`, `encoder-lr-up`, `llm-lr-up`, `feature-cd`, `language-cd`.
+        controller: `paper` (eq. 9) or `servo`, which drives kappa to 1; for `commit` and `commit-clr`.
+        gain: of the servo; half of the largest stable one when None.
+        window: N, in measurements.
+        average: `pooled` (ratio of sums) or `mean` (mean of ratios, the paper's).
+        estimator: `exact` (every step, whole batch), `sampled`, or `lookback` (the step before, on this batch).
+        every: measure each `every`-th step (`sampled`).
+        samples: how many samples of the step's batch to measure on (`sampled`).
+        measure: measure even where the schedule does not need it.
+        min_factor: no learning-rate factor falls below it.
+        regulariser_weight: weight of the drift's gradient (`commit`).
+        regulariser_cap: largest ratio of its norm to the loss gradient's, per module; null for none.
+        reference: the module S of kappa = d_llm / d_S; the first encoder module when None.
+        amplification: measure this multiple of each step; lifts both drifts out of bf16's rounding. When None: 1, or
+            8 where the trainer computes in a 16-bit type.
+        theory: also log what the paper's theorems bound (one more forward a measurement).
+        seed: of the drawing of samples.
+    """
+
+    schedule: Schedule = "commit"
+    controller: Literal["paper", "servo"] = "paper"
+    gain: Annotated[float, Field(gt=0)] | None = None
+    window: Annotated[int, Field(ge=1)] = 20
+    average: Literal["pooled", "mean"] = "pooled"
+    estimator: Estimator = "sampled"
+    every: Annotated[int, Field(ge=1)] = 5
+    samples: Annotated[int, Field(ge=1)] = 8
+    measure: bool = True
+    min_factor: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    regulariser_weight: Annotated[float, Field(ge=0)] = 1.0
+    regulariser_cap: Annotated[float, Field(gt=0)] | None = 1.0
+    reference: str | None = None
+    amplification: Annotated[float, Field(ge=1)] | None = None
+    theory: bool = True
+    seed: int = 0
+
+    @classmethod
+    def paper(cls, schedule: Schedule = "commit", window: int = 20) -> Coordination:
+        """The paper's own form: exact drifts at every step, mean of ratios, no cap, no smallest factor."""
+        return cls(
+            schedule, window=window, average="mean", estimator="exact", regulariser_cap=None, min_factor=0.0
+        )  # fmt: skip
+
+    def warnings(self) -> list[str]:
+        """What a user should know about these settings, one line each."""
+        if self.schedule not in ("commit", "commit-clr"):
+            return []
+        notes = []
+        if self.window < 5 and self.controller == "paper":
+            notes.append(f"window is {self.window}: below 5 the coordination loop can diverge from a far start")
+        if self.average == "mean":
+            notes.append("average is mean: the mean of ratios can run away from a far start; pooled does not")
+        return notes
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(_Section):
+    """LoRA on the LLM's linear layers (peft); the paper's settings by default."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    dora: bool = False
+
+
+class Model(_Section):
+    """What to tune.
+
+    Attributes:
+        path: a folder, a hub id, or `embedded:smol-vlm`.
+        lora: adapters on the LLM; null trains no adapter.
+        train: module name to `full` or `frozen`; what is not named follows the family (the connector is trained, the
+            towers are frozen, the LLM learns by LoRA alone).
+        modules: module name to a regular expression over parameter names, over the family's division.
+        dtype: of the weights.
+    """
+
+    path: str
+    lora: Lora | None = Lora()
+    train: dict[str, Literal["full", "frozen"]] = {}
+    modules: dict[str, str] = {}
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.path.startswith("embedded:")
+
+
+class Task(_Section):
+    """One task of the mixture.
+
+    Attributes:
+        name: used in file names and tables.
+        reader: which dataset format.
+        path: its folder or file; readers of packaged data need none.
+        metric: how answers are scored; null for a task that is trained on but not scored.
+        train, validation, test: split names; null leaves that part out.
+        max_train, max_validation, max_test: at most so many samples, drawn by the recipe's seed.
+        options: further arguments of the reader.
+        max_new_tokens: longest answer when generating.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    reader: Literal["easy_vqa", "jsonl"]
+    path: Path | None = None
+    metric: Literal["exact_match"] | None = None
+    train: str | None = "train"
+    validation: str | None = "validation"
+    test: str | None = "test"
+    max_train: Annotated[int, Field(ge=1)] | None = None
+    max_validation: Annotated[int, Field(ge=1)] | None = None
+    max_test: Annotated[int, Field(ge=1)] | None = None
+    options: dict[str, Any] = {}
+    max_new_tokens: Annotated[int, Field(ge=1)] = 16
+
+
+class Balance(_Section):
+    """How modules are balanced."""
+
+    modules: Coordination = Coordination()
+
+
+class Train(_Section):
+    """How to train; passed on to transformers' TrainingArguments.
+
+    Attributes:
+        learning_rate: one number, or module name to number.
+        max_steps: optimizer steps; when null, `epochs` decides.
+        batch_size: samples a device in one micro-batch; an optimizer step sees `gradient_accumulation` of them.
+        warmup: share of the steps over which the learning rate rises from 0.
+        precision: `bf16`: autocast.
+        eval_steps: validation loss each so many steps; null: only at the end.
+        save_steps: checkpoint each so many steps; null: a tenth of the run.
+        save_total_limit: how many checkpoints to keep.
+        report_to: what Trainer reports to besides the run directory: tensorboard, wandb, trackio.
+        threads: torch's CPU threads; null leaves them. A fixed number makes runs on one machine repeat exactly.
+    """
+
+    learning_rate: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] = 1.0e-4
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    optimizer: str = "adamw_torch"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    gradient_checkpointing: bool = False
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    eval_steps: Annotated[int, Field(ge=1)] | None = None
+    save_steps: Annotated[int, Field(ge=1)] | None = None
+    save_total_limit: Annotated[int, Field(ge=1)] = 2
+    report_to: list[str] = []
+    threads: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+
+
+class Recipe(_Section):
+    """A whole recipe."""
+
+    model: Model
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    balance: Balance = Balance()
+    train: Train = Train()
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_differ(cls, tasks: list[Task]) -> list[Task]:
+        names = [task.name for task in tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tasks are named {name!r}; names must differ")
+        return tasks
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults written out."""
+        plain = TypeAdapter(Recipe).dump_python(self, mode="json")
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: a YAML file; relative paths inside it are relative to the working directory.
+        overrides: `key.path=value` each, the value read as YAML; list items by their number.
+
+    Raises:
+        RecipeError: anything a user could mend.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not YAML ({_first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: found {_shown(content)}; a recipe is a mapping with model, tasks, balance, train")
+    for override in overrides:
+        _override(content, override)
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """Validate a recipe given as plain data; `source` names it in messages.
+
+    Raises:
+        RecipeError: it is not valid, or names a file that is not there.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_explain(error)}") from None
+    for task in recipe.tasks:
+        if task.path is not None and not task.path.exists():
+            raise RecipeError(f"{source}: tasks.{task.name}.path: {task.path} does not exist")
+        if task.reader == "jsonl" and task.path is None:
+            raise RecipeError(f"{source}: tasks.{task.name}.path: is missing; the jsonl reader needs a folder")
+    path = Path(recipe.model.path)
+    looks_local = path.is_absolute() or recipe.model.path.startswith(".") or len(path.parts) > 2
+    if looks_local and not recipe.model.is_embedded and not path.is_dir():
+        raise RecipeError(f"{source}: model.path: {path} is not a folder")
+    return recipe
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {override!r}: expected key.path=value, for example train.seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {key}: {text!r} is not YAML ({_first_line(error)})") from error
+    node: Any = content
+    *parents, last = key.split(".")
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(node, part, key)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            raise RecipeError(f"override {key}: {part} is below {_shown(node)}, which has no keys")
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise RecipeError(f"override {key}: {last} is below {_shown(node)}, which has no keys")
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    """The place of a list item, by its number or (tasks) by its name."""
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise RecipeError(f"override {key}: no item {part!r}; there are {len(items)}: {', '.join(map(str, names))}")
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's errors, as one line."""
+    first = error.errors(include_url=False)[0]
+    location = [
+        str(part) for part in first["loc"] if part not in ("float", "Lora", "Coordination", "constrained-float")
+    ]
+    location = [part for part in location if not part.startswith(("dict[", "constrained"))]
+    path = ".".join(location)
+    found = first.get("input")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = _keys_at(location[:-1])
+        close = difflib.get_close_matches(location[-1], allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{path}: is missing"
+    if first["type"] == "value_error":
+        return f"{path}: {first['ctx']['error']}".removeprefix(": ")  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{path}: found {_shown(found)}; {message}"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    """The keys that are allowed at a place in a recipe."""
+    node: Any = Recipe
+    for part in location:
+        fields = getattr(node, "model_fields", None) or getattr(node, "__pydantic_fields__", {})
+        if part not in fields:
+            continue  # an item's number in a list
+        annotation = fields[part].annotation
+        candidates = [annotation, *get_args(annotation), *(a for arg in get_args(annotation) for a in get_args(arg))]
+        node = next((c for c in candidates if hasattr(c, "model_fields") or hasattr(c, "__pydantic_fields__")), node)
+    return list(getattr(node, "model_fields", None) or getattr(node, "__pydantic_fields__", {}))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,147 @@
+"""A run directory: everything one run leaves behind, readable while it runs and after it died.
+
+| file | what |
+| --- | --- |
+| `recipe.yaml` | the resolved recipe |
+| `environment.json` | versions and device of the process that last wrote here |
+| `modules.json` | the module table printed before the first step |
+| `metrics.jsonl` | the truth: a line a step, flushed; nothing in it depends on the clock |
+| `timings.jsonl` | wall times, a line a step |
+| `checkpoints/` | transformers' checkpoints, each with the balance state |
+| `model/` | the tuned model and its processor |
+| `predictions/TASK.jsonl`, `scores.json` | what `equipoise evaluate` found |
+| `report.html` | what `equipoise report` drew |
+| `done.json` | written last: training finished |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import RunError
+from equipoise.recipe import Recipe, load_recipe
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a temporary file beside it, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+class RunDirectory:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.timings_file = path / "timings.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.predictions = path / "predictions"
+        self.scores_file = path / "scores.json"
+        self.done_file = path / "done.json"
+        self.report_file = path / "report.html"
+
+    @property
+    def done(self) -> bool:
+        """Whether training finished."""
+        return self.done_file.is_file()
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open an existing run.
+
+        Raises:
+            RunError: there is no run there.
+        """
+        run = cls(path)
+        if not run.recipe_file.is_file():
+            raise RunError(f"{path} is not a run directory: it has no recipe.yaml")
+        return run
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe the run was started with."""
+        return load_recipe(self.recipe_file)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, in order; a last line cut short by a kill is left out."""
+        return _read_lines(self.metrics_file)
+
+    def timings(self) -> list[dict[str, Any]]:
+        """The lines of `timings.jsonl`, likewise."""
+        return _read_lines(self.timings_file)
+
+    def scores(self) -> dict[str, Any] | None:
+        """The content of `scores.json`, None before an evaluation."""
+        return json.loads(self.scores_file.read_text(encoding="utf-8")) if self.scores_file.is_file() else None
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written whole: its `trainer_state.json`, written last, can be read."""
+        numbered = [(int(p.name.rpartition("-")[2]), p) for p in self.checkpoints.glob("checkpoint-*") if p.is_dir()]
+        for step, folder in sorted(numbered, reverse=True):
+            try:
+                state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if state.get("global_step") == step:
+                return folder
+        return None
+
+    def rewind(self, step: int) -> None:
+        """Drop what came after `step`: later log lines, checkpoints that were not finished."""
+        for file in (self.metrics_file, self.timings_file):
+            kept = [line for line in _read_lines(file) if line["step"] <= step]
+            write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            if int(folder.name.rpartition("-")[2]) > step:
+                shutil.rmtree(folder)
+
+
+class LineLog:
+    """Appends JSON lines to a file, each flushed whole."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line. Non-finite numbers are written as null."""
+        plain = {key: None if isinstance(v, float) and v - v != 0 else v for key, v in line.items()}
+        self._file.write(json.dumps(plain) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
