@@ -1,0 +1,29 @@
+"""equipoise balances multimodal instruction tuning: how fast its modules learn (CoMMIT)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equipoise.recipe import Coordination
+
+if Path(sys.argv[0]).name != "equipoise":
+    # Registers the embedded tower, so that from_pretrained opens a run's model after `import equipoise`. The command
+    # line imports it with the first model instead: transformers takes seconds, and --help should not.
+    from equipoise.models import efficientnet_lite as _registered  # noqa: F401
+
+if TYPE_CHECKING:
+    from equipoise.training.trainer import BalancedTrainer, attach
+
+__version__ = "0.1.0"
+__all__ = ["BalancedTrainer", "Coordination", "attach"]
+
+
+def __getattr__(name: str) -> Any:
+    # transformers and peft take seconds to import; a mistake in a recipe should not wait for them.
+    if name in ("BalancedTrainer", "attach"):
+        from equipoise.training import trainer
+
+        return getattr(trainer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -144,7 +144,7 @@ def split_param_groups(
                 parts.setdefault(owner[id(parameter)], []).append(parameter)
             elif parameter.requires_grad:
                 raise PartitionError(
-                    f"the optimizer holds a trainable parameter of shape {tuple(parameter.shape)} that is in no module; "
+                    f"the optimizer holds a trainable parameter of shape {tuple(parameter.shape)} of no module; "
                     "build the optimizer from the parameters of the same model"
                 )
         for name in (name for name in division.modules if name in parts):

@@ -1,0 +1,54 @@
+"""Answers by greedy generation, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from equipoise.data.collate import Collator
+from equipoise.data.sample import Sample
+
+
+def generate(
+    model: nn.Module,
+    collator: Collator,
+    samples: Sequence[Sample],
+    max_new_tokens: int,
+    batch_size: int = 16,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """Answer each sample's last question.
+
+    Args:
+        model: in eval mode, with `generate`.
+        advance: called with the number of samples that each batch finished.
+
+    Returns:
+        One text a sample, without special tokens.
+    """
+    tokenizer = collator.processor.tokenizer
+    device = next(model.parameters()).device
+    answers: list[str] = []
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        inputs = {name: value.to(device) for name, value in collator.prompts(batch).items()}
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)  # pyright: ignore
+        width = inputs["input_ids"].shape[1]
+        answers += tokenizer.batch_decode(tokens[:, width:], skip_special_tokens=True)
+        advance(len(batch))
+    return [answer.strip() for answer in answers]
+
+
+def with_shuffled_images(samples: Sequence[Sample]) -> list[Sample]:
+    """Give each sample the images of the sample half a list away: questions and answers stay, the evidence is wrong.
+
+    Samples of one image tend to be neighbours, so half a list away is another image. A model that scores as well on
+    these has learned nothing from images.
+    """
+    half = len(samples) // 2
+    others = [*samples[half:], *samples[:half]]
+    return [replace(sample, images=other.images) for sample, other in zip(samples, others, strict=True)]

@@ -1,0 +1,233 @@
+"""The training job: a recipe in, a run directory out. Resumable at any instant, bit for bit on one process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from transformers import ProcessorMixin, TrainingArguments, set_seed
+
+import equipoise
+from equipoise.data.collate import Collator
+from equipoise.data.sample import Sample
+from equipoise.data.tasks import SampleDataset, read_mixture
+from equipoise.errors import RecipeError, RunError
+from equipoise.models import loading
+from equipoise.modules.partition import Partition
+from equipoise.modules.schedules import build_schedule
+from equipoise.recipe import Recipe
+from equipoise.training.progress import ProgressReport
+from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
+from equipoise.training.trainer import BalancedTrainer
+
+
+def train(
+    recipe: Recipe, folder: Path, console: Console, resume: bool = False, name: str | None = None
+) -> RunDirectory:
+    """Tune a model as the recipe says.
+
+    Args:
+        recipe: validated.
+        folder: the run directory, made if it is not there.
+        console: for the module table and the progress.
+        resume: go on with the run that is there, from its newest whole checkpoint; start it if there is none.
+        name: shown beside the progress; the schedule's name when None.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunError: the folder holds a run and `resume` is off, or holds another recipe's run.
+        RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
+    """
+    run = RunDirectory(folder)
+    _check_folder(run, recipe, resume)
+    if run.done:
+        console.print(f"{folder}: already finished")
+        return run
+    samples = read_mixture(recipe, "train")
+    validation = read_mixture(recipe, "validation") if recipe.train.eval_steps is not None else []
+    preflight(recipe)
+
+    write_atomically(run.recipe_file, recipe.to_yaml())
+    write_json(run.path / "environment.json", environment())
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    # LoRA's initial weights are drawn here, so the seed comes before the model; Trainer seeds again for the data order.
+    set_seed(recipe.train.seed)
+    model = loading.load(recipe.model)
+    processor = loading.load_processor(recipe.model)
+    report = ProgressReport(console, name or recipe.balance.modules.schedule)
+    trainer = build_trainer(recipe, run, model, processor, samples, validation)
+    trainer.add_callback(report)
+    rows = module_rows(trainer.division, recipe)
+    write_json(run.path / "modules.json", rows)
+    print_modules(rows, console)
+
+    checkpoint = run.newest_checkpoint() if resume else None
+    if checkpoint is None:
+        run.rewind(0)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    finally:
+        report.close()
+    _save_model(run, trainer.accelerator.unwrap_model(trainer.model), processor)
+    write_json(run.done_file, {"steps": trainer.state.global_step})
+    return run
+
+
+def preflight(recipe: Recipe) -> None:
+    """Find what is wrong with the recipe for its model from the model's structure alone, without weights.
+
+    Raises:
+        RecipeError, PartitionError: as `train`.
+    """
+    settings = recipe.balance.modules
+    division = loading.divide(loading.skeleton(recipe.model), recipe.model)
+    if settings.schedule != "constant":
+        division.require_balance(f"schedule {settings.schedule}")
+    names = list(division.trainable)
+    if settings.reference is not None and settings.reference not in names:
+        raise RecipeError(
+            f"balance.modules.reference: found {settings.reference!r}; modules that learn: {', '.join(names)}"
+        )
+    if isinstance(recipe.train.learning_rate, dict):
+        rates = recipe.train.learning_rate
+        for name in names:
+            if name not in rates:
+                raise RecipeError(
+                    f"train.learning_rate: module {name} is missing; modules that learn: {', '.join(names)}"
+                )
+        for name in rates:
+            if name not in names:
+                raise RecipeError(f"train.learning_rate.{name}: modules that learn are {', '.join(names)}")
+    build_schedule(settings, names, total_steps=1)
+
+
+def build_trainer(
+    recipe: Recipe,
+    run: RunDirectory,
+    model: nn.Module,
+    processor: ProcessorMixin,
+    samples: list[Sample],
+    validation: list[Sample],
+) -> BalancedTrainer:
+    """The Trainer of a run; everything it writes goes below the run directory."""
+    settings = recipe.train
+    rates = settings.learning_rate
+    steps = settings.max_steps or _steps(len(samples), recipe)
+    arguments = TrainingArguments(
+        output_dir=str(run.checkpoints),
+        learning_rate=rates if isinstance(rates, float | int) else max(rates.values()),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type=settings.lr_scheduler,
+        optim=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validation else "no",
+        eval_steps=settings.eval_steps,
+        prediction_loss_only=True,
+        save_strategy="steps",
+        save_steps=settings.save_steps or max(1, steps // 10),
+        save_total_limit=settings.save_total_limit,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        label_names=["labels"],
+        report_to=settings.report_to or "none",
+        disable_tqdm=True,
+        seed=settings.seed,
+    )
+    trainer = BalancedTrainer(
+        model=model,  # pyright: ignore[reportArgumentType]
+        args=arguments,
+        data_collator=Collator(processor, settings.max_length),
+        train_dataset=SampleDataset(samples),
+        eval_dataset=SampleDataset(validation) if validation else None,
+        processing_class=processor,
+        coordination=recipe.balance.modules,
+        modules=recipe.model.modules,
+        learning_rates=rates if isinstance(rates, dict) else None,
+        log_folder=run.path,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def module_rows(division: Partition, recipe: Recipe) -> list[dict[str, str | int | float]]:
+    """The module table: a row a module."""
+    rates = recipe.train.learning_rate
+    return [
+        {
+            "module": name,
+            "tensors": len(module.trainable),
+            "trainable": module.size,
+            "frozen": module.frozen,
+            "kind": module.kind,
+            "learning_rate": (rates[name] if isinstance(rates, dict) else rates) if module.trainable else 0.0,
+        }
+        for name, module in division.modules.items()
+    ]
+
+
+def print_modules(rows: list[dict[str, str | int | float]], console: Console) -> None:
+    """Print the module table."""
+    table = Table("module", "tensors", "trainable", "frozen", "learns by", "base LR")
+    for row in rows:
+        cells = (row["module"], row["tensors"], f"{row['trainable']:,}", f"{row['frozen']:,}", row["kind"])
+        table.add_row(*map(str, cells), f"{row['learning_rate']:g}" if row["trainable"] else "-")
+    console.print(table)
+
+
+def environment() -> dict[str, str]:
+    """Versions and device, for the reader of a run directory."""
+    return {
+        "equipoise": equipoise.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu",
+    }
+
+
+def _check_folder(run: RunDirectory, recipe: Recipe, resume: bool) -> None:
+    if run.recipe_file.is_file():
+        if not resume:
+            raise RunError(f"{run.path} already holds a run; --resume goes on with it, --out names another folder")
+        if run.recipe() != recipe:
+            raise RunError(f"{run.path} holds a run of another recipe; see its recipe.yaml, or name another folder")
+    elif run.path.is_dir() and any(run.path.iterdir()):
+        raise RunError(f"{run.path} is not empty and holds no run; --out names another folder")
+
+
+def _steps(samples: int, recipe: Recipe) -> int:
+    per_step = recipe.train.batch_size * recipe.train.gradient_accumulation
+    return max(1, round(recipe.train.epochs * samples / per_step))
+
+
+def _save_model(run: RunDirectory, model: nn.Module, processor: ProcessorMixin) -> None:
+    """Save the tuned model and its processor, whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".model-", dir=run.path) as scratch:
+        folder = Path(scratch) / "model"
+        model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+        processor.save_pretrained(folder)
+        shutil.rmtree(run.model, ignore_errors=True)
+        os.rename(folder, run.model)

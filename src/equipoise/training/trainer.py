@@ -1,0 +1,251 @@
+"""BalancedTrainer, and attach() for a Trainer that somebody else built: the same few overrides for both.
+
+The overrides call a `Coordinator` at four moments of transformers' own step and write `metrics.jsonl`; the loop, mixed
+precision, clipping, schedulers and checkpoints stay transformers'.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from equipoise.errors import PartitionError
+from equipoise.models.families import family_of
+from equipoise.modules.coordinator import Coordinator, Record
+from equipoise.modules.partition import Partition, partition, split_param_groups
+from equipoise.recipe import Coordination
+from equipoise.training.run_directory import LineLog, RunDirectory
+
+logger = logging.getLogger(__name__)
+STATE_FILE = "balance_state.pt"
+AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
+
+
+class _BalanceMixin(Trainer):
+    """What a Trainer needs to be balanced. `_begin_balance` must run once before `train`."""
+
+    coordination: Coordination
+    division: Partition
+    coordinator: Coordinator | None
+
+    def _begin_balance(
+        self,
+        coordination: Coordination,
+        modules: Mapping[str, str] | None,
+        learning_rates: Mapping[str, float] | None,
+        log_folder: Path | None,
+    ) -> None:
+        if self.accelerator.num_processes > 1:
+            raise PartitionError(
+                f"found {self.accelerator.num_processes} processes; balance between modules runs in one process so far"
+            )
+        if coordination.amplification is None and (self.args.bf16 or self.args.fp16):
+            coordination = replace(coordination, amplification=8.0)
+        for note in coordination.warnings():
+            logger.warning(note)
+        assert self.model is not None
+        self.coordination = coordination
+        self.division = partition(self.model, modules, family_of(self.model).patterns())
+        self.coordinator = None
+        self._learning_rates = dict(learning_rates or {})
+        for name in self._learning_rates:
+            if name not in self.division.trainable:
+                raise PartitionError(
+                    f"learning_rate.{name}: no module that learns has this name; "
+                    f"there are {', '.join(self.division.trainable)}"
+                )
+        if coordination.schedule != "constant":
+            self.division.require_balance(f"schedule {coordination.schedule}")
+        self._run = RunDirectory(log_folder or Path(self.args.output_dir))
+        self._metrics_log: LineLog | None = None
+        self._timings_log: LineLog | None = None
+        self._record: Record = {}
+        self._loss = 0.0
+        self._balance_seconds = 0.0
+        self._step_began = 0.0
+        self.add_callback(_StepEvents(self))
+
+    # ------------------------------------------------------------------ transformers' hooks
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As Trainer's, with its parameter groups divided by module."""
+        optimizer = super().create_optimizer(model)
+        if self.coordinator is None:
+            if self.lr_scheduler is not None:
+                raise PartitionError(
+                    "the Trainer already has a learning-rate scheduler, which counts parameter groups; give it the "
+                    "optimizer alone and let lr_scheduler_type name the scheduler"
+                )
+            raw = getattr(optimizer, "optimizer", optimizer)
+            split_param_groups(raw, self.division, self._learning_rates)
+            self.coordinator = Coordinator(
+                self.model, raw, self.coordination, self.division, self.state.max_steps or None
+            )  # fmt: skip
+        return optimizer
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As Trainer's; around it, the coordinator sees the batch and, at a step's end, prepares the update."""
+        assert self.coordinator is not None
+        inputs = self._prepare_inputs(inputs)
+        with self._counted_as_balance():
+            self.coordinator.observe(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._loss += loss.item()
+        if self.accelerator.sync_gradients:
+            scaler = getattr(self.accelerator, "scaler", None)
+            with self._counted_as_balance():
+                self.coordinator.before_step(scaler.get_scale() if scaler is not None else 1.0)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As Trainer's, with the newest balance entries beside the loss, so that `report_to` gets them too."""
+        if "loss" in logs:
+            logs = {**logs, **self._record}
+        super().log(logs, start_time)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Before trainer_state.json, whose presence marks a checkpoint as whole.
+        super()._save_rng_state(output_dir)
+        assert self.coordinator is not None
+        torch.save(self.coordinator.state_dict(), Path(output_dir) / STATE_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.coordinator is not None:
+            file = Path(checkpoint) / STATE_FILE
+            if file.is_file():
+                self.coordinator.load_state_dict(torch.load(file, weights_only=True))
+            else:
+                logger.warning("%s has no %s: the balance starts anew", checkpoint, STATE_FILE)
+
+    # ------------------------------------------------------------------ called by _StepEvents
+
+    def _open_logs(self, step: int) -> None:
+        self._run.rewind(step)
+        self._metrics_log = LineLog(self._run.metrics_file)
+        self._timings_log = LineLog(self._run.timings_file)
+
+    def _close_logs(self) -> None:
+        for log in (self._metrics_log, self._timings_log):
+            if log is not None:
+                log.close()
+
+    def _begin_step(self) -> None:
+        self._step_began, self._balance_seconds, self._loss = time.perf_counter(), 0.0, 0.0
+
+    def _after_optimizer_step(self) -> None:
+        assert self.coordinator is not None
+        with self._counted_as_balance():
+            self._record = self.coordinator.after_step(self.accelerator.optimizer_step_was_skipped)
+
+    def _end_step(self) -> None:
+        assert self._metrics_log is not None
+        assert self._timings_log is not None
+        step = self.state.global_step
+        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": self._loss, **self._record})
+        seconds = time.perf_counter() - self._step_began
+        self._timings_log.write({"step": step, "step_seconds": seconds, "balance_seconds": self._balance_seconds})
+
+    def _after_evaluate(self, metrics: Mapping[str, float]) -> None:
+        if self._metrics_log is not None and "eval_loss" in metrics:
+            self._metrics_log.write({"step": self.state.global_step, "validation_loss": metrics["eval_loss"]})
+
+    @contextmanager
+    def _counted_as_balance(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._balance_seconds += time.perf_counter() - began
+
+
+class _StepEvents(TrainerCallback):
+    """Forwards the moments of a step that only callbacks see."""
+
+    def __init__(self, trainer: _BalanceMixin):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._open_logs(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._begin_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._after_optimizer_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._end_step()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        self.trainer._after_evaluate(metrics or {})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._close_logs()
+
+
+class BalancedTrainer(_BalanceMixin):
+    """A transformers Trainer whose modules learn at a coordinated pace.
+
+    Args:
+        model, args, ...: as for `transformers.Trainer`.
+        coordination: how; `Coordination("commit")` when None.
+        modules: module name to a regular expression over parameter names, where the family's division does not do.
+        learning_rates: module name to base learning rate, over `args.learning_rate`.
+        log_folder: where `metrics.jsonl` and `timings.jsonl` go; `args.output_dir` when None.
+
+    Raises:
+        PartitionError: a model with nothing to balance.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        coordination: Coordination | None = None,
+        modules: Mapping[str, str] | None = None,
+        learning_rates: Mapping[str, float] | None = None,
+        log_folder: Path | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder)
+
+
+def attach(
+    trainer: AnyTrainer,
+    coordination: Coordination | None = None,
+    *,
+    modules: Mapping[str, str] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
+) -> AnyTrainer:
+    """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
+
+    The object keeps its state and its class's behaviour; the overrides of `BalancedTrainer` are laid over its class.
+
+    Args:
+        trainer: not yet trained.
+        coordination, modules, learning_rates: as for `BalancedTrainer`.
+
+    Returns:
+        The same object.
+
+    Raises:
+        PartitionError: a model with nothing to balance.
+    """
+    if isinstance(trainer, _BalanceMixin):
+        raise PartitionError("this Trainer is already balanced; attach() once")
+    cls = type(trainer)
+    trainer.__class__ = type(f"Balanced{cls.__name__}", (_BalanceMixin, cls), {})
+    assert isinstance(trainer, _BalanceMixin)
+    try:
+        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder=None)
+    except BaseException:
+        trainer.__class__ = cls
+        raise
+    return trainer
