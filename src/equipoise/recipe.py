@@ -93,7 +93,7 @@ class Lora(_Section):
     """LoRA on the LLM's linear layers (peft); the paper's settings by default."""
 
     rank: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32
+    alpha: Annotated[int, Field(ge=1)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     dora: bool = False
 
@@ -315,7 +315,7 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{path}: is missing"
     if first["type"] == "value_error":
-        return f"{path}: {first['ctx']['error']}".removeprefix(": ")  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        return f"{path}: {first['ctx']['error']}".removeprefix(": ")
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{path}: found {_shown(found)}; {message}"
 

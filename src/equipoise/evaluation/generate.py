@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
 
 
 def generate(
-    model: nn.Module,
+    model: PreTrainedModel | PeftModel,
     collator: Collator,
     samples: Sequence[Sample],
     max_new_tokens: int,
@@ -36,9 +37,9 @@ def generate(
         batch = samples[start : start + batch_size]
         inputs = {name: value.to(device) for name, value in collator.prompts(batch).items()}
         with torch.inference_mode():
-            tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)  # pyright: ignore
+            answered = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)  # type: ignore[operator]
         width = inputs["input_ids"].shape[1]
-        answers += tokenizer.batch_decode(tokens[:, width:], skip_special_tokens=True)
+        answers += tokenizer.batch_decode(answered[:, width:], skip_special_tokens=True)
         advance(len(batch))
     return [answer.strip() for answer in answers]
 

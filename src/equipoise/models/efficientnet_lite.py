@@ -83,7 +83,7 @@ class EfficientNetLiteModel(PreTrainedModel):
     config: EfficientNetLiteConfig
     config_class = EfficientNetLiteConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = "image"
 
     def __init__(self, config: EfficientNetLiteConfig):
         super().__init__(config)
@@ -115,11 +115,11 @@ class EfficientNetLiteModel(PreTrainedModel):
             `last_hidden_state` [B, T, 1280] with T = ceil(H/32) * ceil(W/32), row by row; `hidden_states` holds it
             alone, which is what LLaVA's `vision_feature_layer=-1` reads.
         """
-        features = self.stem(pixel_values.to(self.stem[0].weight.dtype))
+        features = self.stem(pixel_values.to(self.dtype))
         for block in self.blocks:
             features = block(features)
         tokens = self.head(features).flatten(2).transpose(1, 2)
-        return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))  # pyright: ignore[reportArgumentType]
+        return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
 def convert_state_dict(original: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

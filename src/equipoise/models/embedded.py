@@ -112,17 +112,19 @@ def _assemble(llm: Path, tower: EfficientNetLiteModel) -> tuple[LlavaForConditio
     """Join LLM and tower by a projector drawn from seed 0, and make the processor that fits them."""
     language_model = LlamaForCausalLM.from_pretrained(llm, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(llm, pad_token=PAD_TOKEN)
+    image_token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    assert isinstance(image_token, int)
+    language_model.config.pad_token_id = tokenizer.pad_token_id
     vision = tower.config
     side = vision.image_size // vision.patch_size
     config = LlavaConfig(
         vision_config=vision,
         text_config=language_model.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=image_token,
         image_seq_length=side * side,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

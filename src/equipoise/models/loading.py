@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -30,7 +32,7 @@ def resolve(settings: Model) -> str:
     return str(EMBEDDED[settings.path]())
 
 
-def skeleton(settings: Model) -> nn.Module:
+def skeleton(settings: Model) -> PreTrainedModel | PeftModel:
     """The model as training would see it, but on the meta device: its structure from the config alone, no weights.
 
     Raises:
@@ -45,7 +47,7 @@ def skeleton(settings: Model) -> nn.Module:
     return prepare(model, settings)
 
 
-def load(settings: Model) -> nn.Module:
+def load(settings: Model) -> PreTrainedModel | PeftModel:
     """The pretrained model, prepared for tuning: a `PeftModel` where the recipe has LoRA, else the model itself."""
     model = _load(
         AutoModelForImageTextToText.from_pretrained,
@@ -57,8 +59,9 @@ def load(settings: Model) -> nn.Module:
     return prepare(model, settings)
 
 
-def load_tuned(settings: Model, folder: Path) -> nn.Module:
+def load_tuned(settings: Model, folder: Path) -> PreTrainedModel | PeftModel:
     """The model that a run saved in `folder`, for inference."""
+    model: PreTrainedModel | PeftModel
     options = {"dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
     if (folder / "adapter_config.json").is_file():
         base = _load(AutoModelForImageTextToText.from_pretrained, resolve(settings), settings, **options)
@@ -80,7 +83,7 @@ def divide(model: nn.Module, settings: Model) -> Partition:
     return partition(model, settings.modules, family_of(model).patterns())
 
 
-def prepare(model: nn.Module, settings: Model) -> nn.Module:
+def prepare(model: PreTrainedModel, settings: Model) -> PreTrainedModel | PeftModel:
     """Freeze, set to full training or give LoRA to each module, as the recipe says.
 
     Raises:
@@ -105,10 +108,10 @@ def prepare(model: nn.Module, settings: Model) -> nn.Module:
     # peft saves what modules_to_save holds with the adapter; by full path, for towers often share layer names.
     owners = sorted({name.rpartition(".")[0] for name in full})
     return get_peft_model(
-        model,  # pyright: ignore[reportArgumentType]
+        model,
         LoraConfig(
             r=settings.lora.rank,
-            lora_alpha=settings.lora.alpha,  # pyright: ignore[reportArgumentType]
+            lora_alpha=settings.lora.alpha,
             lora_dropout=settings.lora.dropout,
             use_dora=settings.lora.dora,
             target_modules=_llm_linear_layers(model),
@@ -134,7 +137,7 @@ def _llm_linear_layers(model: nn.Module) -> str:
     return rf"{re.escape(prefix)}\.(?:.*\.)?(?:{'|'.join(sorted(map(re.escape, leaves)))})"
 
 
-def _load(loader, source, settings: Model, **options) -> PreTrainedModel:
+def _load(loader: Callable[..., Any], source: Any, settings: Model, **options: Any) -> Any:
     """Call one of transformers' loaders; what goes wrong there becomes one line."""
     try:
         return loader(source, **options)

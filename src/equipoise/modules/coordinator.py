@@ -212,13 +212,11 @@ class Coordinator:
                 suffix = "" if name == LLM else f"/{name}"
                 record[f"kappa{suffix}"], record[f"kappa_average{suffix}"] = own, average
         record["window_span"] = self.window.span
-        average = record.get("kappa_average")
-        if average is not None:
-            if self._kappa_average is not None:
-                value = theory.convergence_factor(average, self._kappa_average)
-                if value is not None:
-                    record["theory/lambda"] = value
-            self._kappa_average = average
+        if "kappa_average" in record:
+            factor = theory.convergence_factor(record["kappa_average"], self._kappa_average)
+            if factor is not None:
+                record["theory/lambda"] = factor
+            self._kappa_average = record["kappa_average"]
         norms = {name: record[f"grad_norm/{name}"] for name in drifts.by_module}
         entries, self._gamma = theory.report(drifts, self.reference, norms, self._gamma)
         record.update(entries)

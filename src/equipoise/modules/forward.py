@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equipoise.modules.partition import find_decoder
+from equipoise.modules.partition import base_model, find_decoder
 
 IGNORED = -100
 
@@ -82,8 +82,7 @@ def supervised(model: nn.Module, inputs: Mapping[str, Any]) -> Supervised:
 
 
 def _keeps_logits(model: nn.Module) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
-    return "logits_to_keep" in inspect.signature(type(base).forward).parameters
+    return "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters
 
 
 def subset(inputs: Mapping[str, Any], indices: torch.Tensor, image_token_id: int | None = None) -> dict[str, Any]:

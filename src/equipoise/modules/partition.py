@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -179,18 +180,23 @@ def _llm_parameters(model: nn.Module) -> set[int]:
             f"{type(model).__name__} has no recognisable LLM (its get_decoder() finds none); "
             f"name it by a pattern: modules: {{{LLM}: REGEX}}"
         )
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    base = base_model(model)
+    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     return {id(parameter) for part in (decoder, head) if part is not None for parameter in part.parameters()}
 
 
+def base_model(model: nn.Module) -> Any:
+    """The transformers model inside DDP's and peft's wrappers."""
+    model = getattr(model, "module", model) if not hasattr(model, "get_decoder") else model
+    unwrap = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap is not None else model
+
+
 def find_decoder(model: nn.Module) -> nn.Module | None:
-    """What transformers calls the model's decoder, or None; looks through peft and DDP wrappers."""
-    if not hasattr(model, "get_decoder") and hasattr(model, "module"):
-        model = model.module  # pyright: ignore[reportAssignmentType]
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()  # pyright: ignore[reportCallIssue]
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None  # pyright: ignore[reportCallIssue]
-    return None if decoder is model else decoder
+    """What transformers calls the model's decoder, or None; looks through peft's and DDP's wrappers."""
+    base = base_model(model)
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
+    return None if decoder is base else decoder
 
 
 def _norm(tensors: Iterator[torch.Tensor]) -> float:

@@ -13,7 +13,7 @@ from equipoise.modules.drift import Drifts
 from equipoise.modules.partition import LLM
 
 
-def convergence_factor(kappa: float, previous: float) -> float | None:
+def convergence_factor(kappa: float, previous: float | None) -> float | None:
     """lambda_t of Theorem A.3, from kappa~_t and kappa~_{t-1}.
 
     (kappa~_t + 1) / (kappa~_{t-1} + 1) where kappa~_t > 1, (1/kappa~_t + 1) / (1/kappa~_{t-1} + 1) where it is below.
@@ -21,9 +21,9 @@ def convergence_factor(kappa: float, previous: float) -> float | None:
     eq. 14 and eq. 27 disagree on where lambda stands in the bound.
 
     Returns:
-        lambda_t, or None at kappa~_t = 1, where the paper defines none.
+        lambda_t; None before the second measurement, and at kappa~_t = 1, where the paper defines none.
     """
-    if kappa == 1:
+    if previous is None or kappa == 1:
         return None
     if kappa < 1:
         kappa, previous = 1 / kappa, 1 / previous

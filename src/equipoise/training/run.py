@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 import transformers
+from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
-from torch import nn
-from transformers import ProcessorMixin, TrainingArguments, set_seed
+from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
 
 import equipoise
 from equipoise.data.collate import Collator
@@ -115,7 +115,7 @@ def preflight(recipe: Recipe) -> None:
 def build_trainer(
     recipe: Recipe,
     run: RunDirectory,
-    model: nn.Module,
+    model: PreTrainedModel | PeftModel,
     processor: ProcessorMixin,
     samples: list[Sample],
     validation: list[Sample],
@@ -157,7 +157,7 @@ def build_trainer(
         seed=settings.seed,
     )
     trainer = BalancedTrainer(
-        model=model,  # pyright: ignore[reportArgumentType]
+        model=model,
         args=arguments,
         data_collator=Collator(processor, settings.max_length),
         train_dataset=SampleDataset(samples),
@@ -223,11 +223,11 @@ def _steps(samples: int, recipe: Recipe) -> int:
     return max(1, round(recipe.train.epochs * samples / per_step))
 
 
-def _save_model(run: RunDirectory, model: nn.Module, processor: ProcessorMixin) -> None:
+def _save_model(run: RunDirectory, model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> None:
     """Save the tuned model and its processor, whole or not at all."""
     with tempfile.TemporaryDirectory(prefix=".model-", dir=run.path) as scratch:
         folder = Path(scratch) / "model"
-        model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+        model.save_pretrained(str(folder))
         processor.save_pretrained(folder)
         shutil.rmtree(run.model, ignore_errors=True)
         os.rename(folder, run.model)

@@ -64,7 +64,7 @@ class _BalanceMixin(Trainer):
                 )
         if coordination.schedule != "constant":
             self.division.require_balance(f"schedule {coordination.schedule}")
-        self._run = RunDirectory(log_folder or Path(self.args.output_dir))
+        self._run = RunDirectory(log_folder or Path(self.args.output_dir or "trainer_output"))
         self._metrics_log: LineLog | None = None
         self._timings_log: LineLog | None = None
         self._record: Record = {}
@@ -84,6 +84,7 @@ class _BalanceMixin(Trainer):
                     "the Trainer already has a learning-rate scheduler, which counts parameter groups; give it the "
                     "optimizer alone and let lr_scheduler_type name the scheduler"
                 )
+            assert self.model is not None
             raw = getattr(optimizer, "optimizer", optimizer)
             split_param_groups(raw, self.division, self._learning_rates)
             self.coordinator = Coordinator(
@@ -246,6 +247,6 @@ def attach(
     try:
         trainer._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder=None)
     except BaseException:
-        trainer.__class__ = cls
+        trainer.__class__ = cls  # type: ignore[assignment]
         raise
     return trainer

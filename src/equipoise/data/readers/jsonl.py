@@ -55,8 +55,8 @@ def _sample(task: str, folder: Path, number: int, row: Any) -> Sample:
         turns = (Turn("user", _text(row["prompt"])), Turn("assistant", _text(row["answer"])))
     if len(turns) < 2 or turns[-1].role != "assistant":
         raise ValueError("a conversation must end with an assistant's answer to a user")
-    images = row.get("images", row.get("image", []))
-    images = [images] if isinstance(images, str) else images
+    found: Any = row.get("images", row.get("image", []))
+    images = [found] if isinstance(found, str) else list(found)
     references = row.get("references", [turns[-1].text])
     return Sample(
         id=str(row.get("id", number)),

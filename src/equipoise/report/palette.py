@@ -1,0 +1,21 @@
+"""Colours of runs and modules, for light and for dark pages.
+
+Okabe and Ito's palette, which stays apart for the colour-blind, without its black and its yellow, which vanish on one
+of the two backgrounds. The dark page has the same hues, lifted to a contrast of at least 4.5:1 with its background.
+"""
+
+from __future__ import annotations
+
+LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b4568c", "#b07800", "#3f95c9")
+DARK = ("#4ba3dd", "#f28a3c", "#2fc49a", "#dd93bf", "#e0aa2e", "#8ccbf2")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def colour(index: int) -> str:
+    """The light page's colour of the run or module with this number; colours repeat, `dash` then tells them apart."""
+    return LIGHT[index % len(LIGHT)]
+
+
+def dash(index: int) -> str:
+    """The line style that goes with `colour`."""
+    return DASHES[index // len(LIGHT) % len(DASHES)]

@@ -1,0 +1,49 @@
+"""The report's own script: draws the figures in the reader's colours and switches runs on and off in all of them.
+
+The page works without it but for the figures. `charts` is a JSON list inside the page, `Plotly` the inlined
+library; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+JAVASCRIPT = """
+(() => {
+  const charts = JSON.parse(document.getElementById('charts').textContent);
+  const root = document.documentElement;
+  const hidden = new Set();
+  const config = {responsive: true, displaylogo: false,
+                  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
+
+  function draw(chart, width) {
+    const style = getComputedStyle(root);
+    const css = name => style.getPropertyValue('--' + name).trim();
+    const count = Number(root.dataset.series);
+    const data = chart.data.map(trace => {
+      const colour = css('series-' + trace.meta.colour % count);
+      return {...trace, line: {...trace.line, color: colour}, marker: {...trace.marker, color: colour},
+              visible: !hidden.has(trace.meta.run)};
+    });
+    const layout = {...chart.layout, paper_bgcolor: css('page'), plot_bgcolor: css('page'), width,
+      font: {...chart.layout.font, color: css('ink')},
+      hoverlabel: {bgcolor: css('panel'), bordercolor: css('rule'), font: {color: css('ink')}},
+      modebar: {bgcolor: 'rgba(0,0,0,0)', color: css('line'), activecolor: css('ink')},
+      shapes: (chart.layout.shapes || []).map(shape =>
+        shape.type === 'line' ? {...shape, line: {...shape.line, color: css('line')}} : shape)};
+    for (const key of Object.keys(layout).filter(key => /^[xy]axis/.test(key))) {
+      layout[key] = {...layout[key], gridcolor: css('grid'), linecolor: css('rule'), tickcolor: css('rule')};
+    }
+    return Plotly.react(chart.id, data, layout, config);
+  }
+  const drawAll = width => charts.forEach(chart => draw(chart, width));
+
+  drawAll();
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawAll());
+  // Paper is white, and narrower than the window.
+  addEventListener('beforeprint', () => { root.classList.add('on-paper'); drawAll(680); });
+  addEventListener('afterprint', () => { root.classList.remove('on-paper'); drawAll(); });
+  document.querySelectorAll('.legend input').forEach(box => box.addEventListener('change', () => {
+    hidden[box.checked ? 'delete' : 'add'](Number(box.value));
+    drawAll();
+  }));
+})();
+"""

@@ -1,0 +1,192 @@
+"""A run as the report sees it: its log turned into columns, and a list of what is not there yet.
+
+Nothing a run directory holds is taken on trust: a file may be missing, half a value may be null, and a run may have
+been copied from a machine whose data folders this one does not have, so the recipe is read as text and not validated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from equipoise.errors import RunError
+from equipoise.modules.partition import LLM
+from equipoise.report.verdict import Verdict, diagnose
+from equipoise.training.run_directory import RunDirectory
+
+Column = tuple[list[float], list[float]]
+"""Steps, and the finite values logged at them."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run, read once.
+
+    Attributes:
+        label: the run's name in figures and tables; different for every run of a report.
+        method: the schedule, with `servo` where that controls it; None where the recipe does not say.
+        columns: every number of `metrics.jsonl` by key.
+        modules: the modules that learn, in the log's order: the encoder's first, the LLM last.
+        module_table: the rows of `modules.json`.
+        scores: the content of `scores.json`.
+        step_ratio: median step time over median step time without balancing.
+        missing: what the report cannot show of this run, in words.
+    """
+
+    label: str
+    method: str | None
+    recipe: str | None
+    columns: Mapping[str, Column]
+    modules: Sequence[str]
+    module_table: Sequence[Mapping[str, Any]]
+    scores: Mapping[str, Any]
+    step_ratio: float | None
+    verdict: Verdict
+    missing: Sequence[str]
+
+    def column(self, key: str) -> Column:
+        """Steps and values of a key; empty lists where it was never logged."""
+        return self.columns.get(key, ([], []))
+
+    def last(self, key: str) -> float | None:
+        """The newest value of a key."""
+        values = self.column(key)[1]
+        return values[-1] if values else None
+
+    @property
+    def steps(self) -> int:
+        """The newest step of the log."""
+        return int(max((steps[-1] for steps, _ in self.columns.values()), default=0))
+
+    @property
+    def tasks(self) -> dict[str, Mapping[str, Any]]:
+        """Scores by task."""
+        tasks = self.scores.get("tasks")
+        found = tasks.items() if isinstance(tasks, dict) else ()
+        return {str(name): scores for name, scores in found if isinstance(scores, dict)}
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The evaluation's validation loss, else the newest of the log."""
+        scored = number(self.scores.get("validation_loss"))
+        return self.last("validation_loss") if scored is None else scored
+
+
+def view_all(runs: Sequence[RunDirectory]) -> list[RunView]:
+    """Read runs and give each a label of its own.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not runs:
+        raise RunError("there is no run to report on")
+    paths = [run.path.resolve() for run in runs]
+    depth = 1
+    while len({_tail(path, depth) for path in paths}) < len(set(paths)):
+        depth += 1
+    labels: list[str] = []
+    for path in paths:
+        label = _tail(path, depth)
+        labels.append(label if label not in labels else f"{label} ({labels.count(label) + 1})")
+    return [_view(run, label) for run, label in zip(runs, labels, strict=True)]
+
+
+def number(value: object) -> float | None:
+    """A finite number as a float; None for anything else that a file may hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _view(run: RunDirectory, label: str) -> RunView:
+    lines = [line for line in run.metrics() if isinstance(line, dict)]
+    columns = _columns(lines)
+    recipe = _text(run.recipe_file)
+    table = _json(run.path / "modules.json")
+    scores = _json(run.scores_file)
+    ratio = _step_ratio([line for line in run.timings() if isinstance(line, dict)])
+    absent = {
+        "training has not finished (no done.json)": not run.done,
+        "no step was logged (metrics.jsonl)": not columns,
+        "no kappa was logged": not any(key.startswith("kappa") for key in columns) and bool(columns),
+        "not evaluated (scores.json)": not isinstance(scores, dict),
+        "no module table (modules.json)": not isinstance(table, list),
+        "no step times (timings.jsonl)": ratio is None,
+        "no recipe (recipe.yaml)": recipe is None,
+    }
+    return RunView(
+        label=label,
+        method=_method(recipe),
+        recipe=recipe,
+        columns=columns,
+        modules=_modules(columns),
+        module_table=[row for row in table if isinstance(row, dict)] if isinstance(table, list) else [],
+        scores=scores if isinstance(scores, dict) else {},
+        step_ratio=ratio,
+        verdict=diagnose(lines),
+        missing=[words for words, is_absent in absent.items() if is_absent],
+    )
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for line in lines:
+        step = number(line.get("step"))
+        for key, value in line.items():
+            found = number(value)
+            if step is not None and found is not None and key != "step":
+                steps, values = columns.setdefault(key, ([], []))
+                steps.append(step)
+                values.append(found)
+    return columns
+
+
+def _modules(columns: Mapping[str, Column]) -> list[str]:
+    prefixes = ("drift/", "lr/", "grad_norm_relative/", "lr_factor/", "lookback_drift/")
+    names = dict.fromkeys(key.removeprefix(p) for p in prefixes for key in columns if key.startswith(p))
+    return sorted(names, key=lambda name: name == LLM)
+
+
+def _step_ratio(timings: Sequence[Mapping[str, Any]]) -> float | None:
+    pairs = [(number(line.get("step_seconds")), number(line.get("balance_seconds"))) for line in timings]
+    known = [(step, balance) for step, balance in pairs if step is not None and balance is not None]
+    rest = median(step - balance for step, balance in known) if known else 0.0
+    return median(step for step, _ in known) / rest if rest > 0 else None
+
+
+def _method(recipe: str | None) -> str | None:
+    try:
+        settings: Any = yaml.safe_load(recipe or "")
+    except yaml.YAMLError:
+        return None
+    for key in ("balance", "modules"):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), str):
+        return None
+    servo = settings.get("controller") == "servo" and settings["schedule"] in ("commit", "commit-clr")
+    return f"{settings['schedule']}, servo" if servo else settings["schedule"]
+
+
+def _tail(path: Path, depth: int) -> str:
+    return "/".join(path.parts[-depth:])
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
