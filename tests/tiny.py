@@ -1,7 +1,7 @@
 """Models small enough to check by brute force, batches for them, and a plain training step.
 
 The LLaVA is transformers' own class with random weights; float64 is float64 all the way (Llama's norms, which compute
-in float32, are replaced by torch's). `Toy` is a few linear maps with a BatchNorm and dropout, for what needs many steps.
+in float32, are replaced by torch's). `Toy` is a few linear maps with BatchNorm and dropout, for what needs many steps.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def llava(dtype: torch.dtype = torch.float64, attention_dropout: float = 0.1) ->
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4
     )
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE_TOKEN, vision_feature_layer=-1
-    )
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_TOKEN, vision_feature_layer=-1)
     model = LlavaForConditionalGeneration(config)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

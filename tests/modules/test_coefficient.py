@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -106,7 +107,7 @@ def test_bounded_keeps_the_sum_the_minimum_and_the_order(values, minimum):
     assert sum(result.values()) == pytest.approx(len(values), rel=1e-12)
     assert min(result.values()) >= minimum
     ranked = sorted(factors, key=lambda name: factors[name])
-    assert all(result[low] <= result[high] * (1 + 1e-12) for low, high in zip(ranked, ranked[1:]))
+    assert all(result[low] <= result[high] * (1 + 1e-12) for low, high in pairwise(ranked))
 
 
 @given(values=several, minimum=st.floats(0.001, 0.99))

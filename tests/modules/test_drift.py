@@ -6,11 +6,11 @@ import copy
 
 import bruteforce
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from equipoise.modules.coordinator import Coordinator
 from equipoise.modules.drift import floor, kl_divergence, measure
 from equipoise.modules.partition import partition

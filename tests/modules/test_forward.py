@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+import tiny
 from equipoise.modules.forward import RandomState, Supervised, inference, replaying, subset, supervised
 
 # ---------------------------------------------------------------------------------------------- supervised

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+import tiny
 from equipoise.errors import PartitionError
 from equipoise.modules.partition import find_decoder, partition, split_param_groups
 
@@ -148,7 +148,9 @@ def test_balance_needs_an_llm_that_learns():
 def test_balance_needs_two_modules_that_learn():
     model = tiny.full_llava()
     model.model.multi_modal_projector.requires_grad_(False)
-    with pytest.raises(PartitionError, match=r"only llm has trainable parameters \(encoder: none\); measuring needs two"):
+    with pytest.raises(
+        PartitionError, match=r"only llm has trainable parameters \(encoder: none\); measuring needs two"
+    ):
         partition(model).require_balance("measuring")
 
 

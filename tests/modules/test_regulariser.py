@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bruteforce
 import pytest
-import tiny
 import torch
 from torch import nn
 
+import tiny
 from equipoise.modules.drift import look_back
 from equipoise.modules.forward import RandomState
 from equipoise.modules.partition import ModuleParameters, Partition, partition

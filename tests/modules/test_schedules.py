@@ -9,6 +9,7 @@ import copy
 import math
 import random
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 import torch
@@ -203,7 +204,7 @@ def test_after_as_many_skips_as_the_window_the_factors_decay_toward_one():
         seen.append(schedule.factors()["llm"])
         assert sum(schedule.factors().values()) == pytest.approx(2, rel=1e-12)
     assert seen[:3] == [start] * 3
-    assert all(earlier < later < 1 for earlier, later in zip(seen[4:], seen[5:]))
+    assert all(earlier < later < 1 for earlier, later in pairwise(seen[4:]))
     assert seen[-1] == pytest.approx(1, abs=1e-3)
 
 

@@ -7,9 +7,9 @@ import math
 
 import bruteforce
 import pytest
-import tiny
 import torch
 
+import tiny
 from equipoise.modules.drift import Drifts, TheoryTerms, measure
 from equipoise.modules.forward import InputNorms
 from equipoise.modules.partition import partition
@@ -162,8 +162,9 @@ def test_embeddings_are_seen_through_peft():
 def test_no_hook_is_left_behind():
     model = tiny.full_llava()
     division = partition(model)
+    hooks = [dict(module._forward_pre_hooks) for module in model.modules()]
     measure(model, division, snapshot(dict(division.parameters())), tiny.llava_step(), theory=True)
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+    assert [dict(module._forward_pre_hooks) for module in model.modules()] == hooks
 
 
 def test_a_model_that_hides_its_embeddings_has_no_learning_steps():

@@ -1,57 +1,42 @@
-"""The report's figures, in plotly. One run: one panel, a colour a module. Several: a panel a module, a colour a run.
-
-A trace's `meta` carries its colour's number and its run's, by which the page's script repaints it for a dark page and
-hides it when its run is switched off. Figures carry the light colours themselves, so that they stand alone too.
-"""
+"""The report's figures. One run: one panel, a colour a module. Several: a panel a module, a colour a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import accumulate
 from math import exp
-from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from equipoise.modules.partition import LLM
-from equipoise.report.palette import colour, dash
+from equipoise.report.canvas import Line, add, band, drawn, fit, fit_logarithmic, line_at, panels, trailing_mean
 from equipoise.report.verdict import FAR
-from equipoise.report.view import Column, RunView, view_all
+from equipoise.report.view import RunView, view_all
 from equipoise.training.run_directory import RunDirectory
 
-POINTS = 2000
-"""Most points of one line. More would not be seen, and a run of 100,000 steps would weigh tens of megabytes."""
-
-SMOOTHED = 20
+SMOOTHED = 10
 """Logged steps in the trailing mean of the training loss."""
 
 RATES = 1000
 """How many times below the highest learning rate its axis ends."""
 
-PANEL, MARGINS = 250, 90
-_GREY = "rgba(128,128,128,0.13)"
-
 
 @dataclass(frozen=True)
-class Curves:
-    """What one panel shows of every run.
+class Curve:
+    """A logged number that is drawn for every run.
 
     Attributes:
-        name: the panel's own name; the line's name where all panels share one.
-        y_title: what the vertical axis says.
-        key: the logged number, drawn thin where `smooth` stands over it.
-        smooth: a logged average of it, drawn thick.
-        colour: number of its colour where lines of one run share a panel.
+        name: of what it belongs to: a module, as a rule.
+        key: of the log; drawn thin where `average` stands over it.
+        average: of the log; drawn thick.
+        paint: number of its colour where the curves of one run share a panel.
     """
 
     name: str
-    y_title: str
     key: str
-    smooth: str | None = None
-    colour: int = 0
+    average: str | None = None
+    paint: int = 0
 
 
 def kappa_figure(runs: Sequence[RunDirectory]) -> go.Figure:
@@ -72,68 +57,62 @@ def kappa(runs: Sequence[RunView]) -> go.Figure:
     keys = dict.fromkeys(key for run in runs for key in run.columns if key == "kappa" or key.startswith("kappa/"))
     curves = []
     for key in keys:
-        name = key.removeprefix("kappa").removeprefix("/") or LLM
-        title = "kappa" if len(keys) < 2 else f"kappa, {name}"
-        number = modules.index(name) if name in modules else 0
-        curves.append(
-            Curves(name if len(keys) > 1 else "kappa", title, key, key.replace("kappa", "kappa_average"), number)
-        )
-    figure = draw(runs, curves, log=True, unified_axis=True)
-    _include(figure, 1.0)
-    figure.update_yaxes(tickformat="~g")
+        module = key.removeprefix("kappa").removeprefix("/") or LLM
+        paint = modules.index(module) if module in modules else 0
+        name = module if len(keys) > 1 else "kappa"
+        curves.append(Curve(name, key, key.replace("kappa", "kappa_average", 1), paint))
+    figure = draw(runs, curves, "kappa")
+    fit_logarithmic(figure, "~g", include=(exp(-FAR), exp(FAR)))
     for row in range(1, _rows(runs, curves) + 1):
-        figure.add_hrect(
-            y0=exp(-FAR), y1=exp(FAR), row=row, col=1, fillcolor=_GREY, line_width=0, layer="below"  # pyright: ignore[reportArgumentType]
-        )  # fmt: skip
-    _line_at(figure, 1.0, _rows(runs, curves))
+        band(figure, exp(-FAR), exp(FAR), row)
+        line_at(figure, 1.0, row)
     return figure
 
 
-def by_module(runs: Sequence[RunView], prefix: str, quantity: str, log: bool = True) -> go.Figure:
-    """One logged quantity, for every module that has it."""
+def by_module(runs: Sequence[RunView], prefix: str, quantity: str) -> go.Figure:
+    """One logged quantity, for every module that has it, on a logarithmic axis."""
     modules = modules_of(runs)
-    logged = [name for name in modules if any(prefix + name in run.columns for run in runs)]
-    titled = len(runs) > 1
     curves = [
-        Curves(name, f"{quantity}, {name}" if titled else quantity, prefix + name, colour=modules.index(name))
-        for name in logged
+        Curve(name, prefix + name, paint=place)
+        for place, name in enumerate(modules)
+        if any(prefix + name in run.columns for run in runs)
     ]
-    return draw(runs, curves, log=log, unified_axis=True)
+    figure = draw(runs, curves, quantity)
+    fit_logarithmic(figure)
+    return figure
 
 
 def learning_rate(runs: Sequence[RunView]) -> go.Figure:
     """Each module's learning rate. A decay ends near 0, which a logarithmic axis would follow for ever: it is cut."""
     figure = by_module(runs, "lr/", "learning rate")
-    highest = max((max(run.column(key)[1]) for run in runs for key in run.columns if key.startswith("lr/")), default=0)
-    if highest > 0:
-        figure.update_yaxes(autorangeoptions={"clipmin": highest / RATES})
+    highest = max(drawn(figure), default=0.0)
+    fit_logarithmic(figure, lowest=highest / RATES if highest > 0 else None)
     return figure
 
 
 def loss(runs: Sequence[RunView]) -> go.Figure:
     """Training loss, its trailing mean, and the validation loss where it was computed."""
-    figure = _canvas(1)
+    figure = panels(1)
+    alone = len(runs) == 1
     for index, run in enumerate(runs):
         steps, values = run.column("loss")
-        label = (
-            run.label if len(runs) > 1 else f"training, mean of the last {SMOOTHED}" if len(values) > SMOOTHED else "training"
-        )
+        name = "training" if alone else run.label
         if len(values) > SMOOTHED:
-            _add(figure, 1, index, index, "training, each step", (steps, values), faint=True, legend=len(runs) == 1)
+            add(figure, 1, (steps, values), Line("training, each step", index, index, "faint", legend=alone))
+            name = f"training, mean of {SMOOTHED}" if alone else run.label
             values = trailing_mean(values, SMOOTHED)
-        _add(figure, 1, index, index, label, (steps, values))
-        marked = len(runs) == 1
-        _add(figure, 1, index, index, "validation", run.column("validation_loss"), marked=True, legend=marked)
+        add(figure, 1, (steps, values), Line(name, index, index))
+        validation = Line("validation" if alone else f"{run.label}, validation", index, index, "marked", legend=alone)
+        add(figure, 1, run.column("validation_loss"), validation)
     figure.update_yaxes(title_text="loss (nats a token)")
     return _toggled_apart(figure, runs)
 
 
 def convergence_factor(runs: Sequence[RunView]) -> go.Figure:
     """lambda of Theorem A.3 with the line that the paper says it stays above."""
-    curves = [Curves("lambda", "lambda", "theory/lambda")]
-    figure = draw(runs, curves, log=False)
-    _include(figure, 1.0)
-    _line_at(figure, 1.0, 1)
+    figure = draw(runs, [Curve("lambda", "theory/lambda")], "lambda")
+    fit(figure, include=(1.0,))
+    line_at(figure, 1.0, 1)
     return figure
 
 
@@ -143,114 +122,36 @@ def modules_of(runs: Sequence[RunView]) -> list[str]:
     return sorted(names, key=lambda name: name == LLM)
 
 
-def draw(runs: Sequence[RunView], curves: Sequence[Curves], log: bool, unified_axis: bool = False) -> go.Figure:
+def draw(runs: Sequence[RunView], curves: Sequence[Curve], quantity: str) -> go.Figure:
     """Lay curves out: one panel with a colour a curve for one run, a panel a curve with a colour a run for several."""
-    several = len(runs) > 1
-    figure = _canvas(_rows(runs, curves), unified_axis)
+    rows, alone = _rows(runs, curves), len(runs) == 1
+    figure = panels(rows, same_scale=True)
     for place, curve in enumerate(curves):
-        row = place + 1 if several else 1
+        row = 1 if alone else place + 1
         for index, run in enumerate(runs):
-            paint = index if several else curve.colour
-            name = run.label if several else curve.name
-            averaged = curve.smooth is not None and bool(run.column(curve.smooth)[1])
-            faint_name = f"{name}, each measurement" if averaged else name
-            legend = not several or (row == 1 and not averaged)
-            _add(figure, row, index, paint, faint_name, run.column(curve.key), faint=averaged, legend=legend)
-            if averaged and curve.smooth is not None:
-                shown = name if several else f"{name}, window average"
-                _add(figure, row, index, paint, shown, run.column(curve.smooth), legend=not several or row == 1)
-        figure.update_yaxes(title_text=escape(curve.y_title), row=row, col=1)
-    if log:
-        figure.update_yaxes(type="log", tickformat="~e")
+            name, paint = (curve.name, curve.paint) if alone else (run.label, index)
+            averages = run.column(curve.average) if curve.average else ([], [])
+            first = alone or place == 0
+            if averages[0]:
+                faint = Line(f"{name}, each measurement", index, paint, "faint", legend=alone and len(curves) == 1)
+                add(figure, row, run.column(curve.key), faint)
+                add(
+                    figure,
+                    row,
+                    averages,
+                    Line(f"{name}, window average" if alone else name, index, paint, legend=first),
+                )
+            else:
+                add(figure, row, run.column(curve.key), Line(name, index, paint, legend=first))
+        title = quantity if rows == 1 else f"{quantity}, {curve.name}"
+        figure.update_yaxes(title_text=escape(title, quote=False), row=row, col=1)
     return _toggled_apart(figure, runs)
 
 
-def thin(column: Column, limit: int = POINTS) -> Column:
-    """At most about `limit` points: of each stretch of steps the lowest and the highest value, so no spike is lost."""
-    steps, values = column
-    if len(steps) <= limit:
-        return column
-    size = -(-2 * len(steps) // limit)
-    kept: list[int] = []
-    for start in range(0, len(steps), size):
-        stretch = range(start, min(start + size, len(steps)))
-        kept += sorted({min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)})
-    return [steps[i] for i in kept], [values[i] for i in kept]
-
-
-def trailing_mean(values: Sequence[float], size: int) -> list[float]:
-    """Mean of each value and the `size - 1` before it, of those there are."""
-    sums = [0.0, *accumulate(values)]
-    return [(sums[i + 1] - sums[max(0, i + 1 - size)]) / min(i + 1, size) for i in range(len(values))]
-
-
-def _rows(runs: Sequence[RunView], curves: Sequence[Curves]) -> int:
+def _rows(runs: Sequence[RunView], curves: Sequence[Curve]) -> int:
     return max(1, len(curves)) if len(runs) > 1 else 1
-
-
-def _canvas(rows: int, unified_axis: bool = False) -> go.Figure:
-    figure = make_subplots(
-        rows=rows, cols=1, shared_xaxes=True, shared_yaxes="all" if unified_axis else False,
-        vertical_spacing=0.22 / rows if rows > 1 else 0,
-    )  # fmt: skip
-    figure.update_layout(
-        template=go.layout.Template(),
-        height=PANEL * rows + MARGINS + (30 if rows == 1 else 0),
-        margin={"l": 64, "r": 12, "t": 36, "b": 48},
-        font={"family": "system-ui, sans-serif", "size": 13, "color": "#1f2428"},
-        paper_bgcolor="#ffffff",
-        plot_bgcolor="#ffffff",
-        hovermode="x unified",
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "itemsizing": "constant"},
-        uirevision="kept",
-    )
-    axis: Mapping[str, Any] = {
-        "gridcolor": "#e4e7ea", "linecolor": "#b8bfc6", "zeroline": False, "ticks": "outside", "tickcolor": "#b8bfc6",
-        "showline": True, "automargin": True,
-    }  # fmt: skip
-    figure.update_xaxes(**axis, showgrid=False)
-    figure.update_yaxes(**axis, showgrid=True)
-    figure.update_xaxes(title_text="optimizer step", row=rows, col=1)
-    return figure
-
-
-def _add(
-    figure: go.Figure, row: int, run: int, paint: int, name: str, column: Column,
-    faint: bool = False, marked: bool = False, legend: bool = True,
-) -> None:  # fmt: skip
-    """Add one line; nothing where it has no points. Names come from files, and plotly reads HTML in them: escaped."""
-    steps, values = thin(column)
-    if not steps:
-        return
-    lone = len(steps) == 1
-    figure.add_trace(
-        go.Scatter(
-            x=[int(step) for step in steps],
-            y=[float(f"{value:.6g}") for value in values],
-            name=escape(name, quote=False),
-            mode="lines+markers" if marked or lone else "lines",
-            line={"color": colour(paint), "width": 1 if faint else 2.2, "dash": "dot" if marked else dash(paint)},
-            marker={"color": colour(paint), "size": 8, "symbol": "diamond" if marked else "circle"},
-            opacity=0.33 if faint else 1.0,
-            legendgroup=f"run {run}",
-            showlegend=legend,
-            hovertemplate="%{y:.3g}",
-            meta={"colour": paint, "run": run},
-        ),
-        row=row,
-        col=1,
-    )
 
 
 def _toggled_apart(figure: go.Figure, runs: Sequence[RunView]) -> go.Figure:
     """A click in the legend hides a whole run where there are several, one line where there is one."""
     return figure.update_traces(legendgroup=None) if len(runs) == 1 else figure
-
-
-def _include(figure: go.Figure, value: float) -> None:
-    figure.update_yaxes(autorangeoptions={"include": [value]})
-
-
-def _line_at(figure: go.Figure, value: float, rows: int) -> None:
-    for row in range(1, rows + 1):
-        figure.add_hline(y=value, row=row, col=1, line={"color": "#808890", "width": 1.2})  # pyright: ignore[reportArgumentType]

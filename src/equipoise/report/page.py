@@ -13,11 +13,11 @@ from plotly.offline import get_plotlyjs
 
 from equipoise.report import tables
 from equipoise.report.charts import CHARTS, Chart
-from equipoise.report.markup import swatch, tag
+from equipoise.report.markup import decimal, swatch, tag
 from equipoise.report.palette import LIGHT
 from equipoise.report.script import JAVASCRIPT
 from equipoise.report.style import CSS
-from equipoise.report.verdict import BALANCED, UNKNOWN, rounded
+from equipoise.report.verdict import BALANCED, UNKNOWN
 from equipoise.report.view import RunView, view_all
 from equipoise.training.run_directory import RunDirectory, write_atomically
 
@@ -28,7 +28,7 @@ _PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; img-src data: blob:">
+script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'">
 <meta name="generator" content="$generator">
 <title>$title</title>
 <style>$css</style>
@@ -92,10 +92,8 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
             series=len(LIGHT),
             generator=escape(_generator()),
             title=escape(f"Balance report: {names}"),
-            heading=escape(f"Balance report: {names}" if len(views) == 1 else "Balance report"),
-            subtitle=escape(
-                f"{count} of {_generator()}: {names}." if len(views) > 1 else f"Written by {_generator()}."
-            ),
+            heading=escape("Balance report"),
+            subtitle=escape(f"{count}: {names}. Written by {_generator()}."),
             css=CSS,
             verdicts='<ul class="verdicts">\n' + "".join(_verdict(v, i, views) for i, v in enumerate(views)) + "</ul>",
             summary=tables.summary(views),
@@ -118,11 +116,13 @@ def _verdict(view: RunView, index: int, views: Sequence[RunView]) -> str:
     found = view.verdict
     tone = {BALANCED: "good", UNKNOWN: "unknown"}.get(found.name, "poor")
     mark = swatch(index % len(LIGHT)) if len(views) > 1 else ""
-    parts = [f"<h3>{mark}{escape(view.label)}</h3>", tag("p", found.name[:1].upper() + found.name[1:], class_=f"name {tone}")]
+    parts = [
+        f"<h3>{mark}{escape(view.label)}</h3>",
+        tag("p", found.name[:1].upper() + found.name[1:], class_=f"name {tone}"),
+    ]
     if found.kappa is not None and found.std_log_kappa is not None:
-        numbers = (
-            f"κ {rounded(found.kappa)}, std of log κ {rounded(found.std_log_kappa)}, {found.measurements} measurements"
-        )
+        kappa, spread = decimal(found.kappa), decimal(found.std_log_kappa)
+        numbers = f"κ {kappa}, std of log κ {spread}, {found.measurements} measurements"
         parts.append(tag("p", numbers, class_="numbers"))
     parts.append(tag("p", found.advice))
     if view.missing:

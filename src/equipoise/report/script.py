@@ -1,7 +1,7 @@
 """The report's own script: draws the figures in the reader's colours and switches runs on and off in all of them.
 
 The page works without it but for the figures. `charts` is a JSON list inside the page, `Plotly` the inlined
-library; nothing is fetched.
+library; nothing is fetched, and plotly's button that would send a figure to its makers' cloud is off.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ JAVASCRIPT = """
   const root = document.documentElement;
   const hidden = new Set();
   const config = {responsive: true, displaylogo: false,
+                  showSendToCloud: false, plotlyServerURL: '',
                   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
 
   function draw(chart, width) {

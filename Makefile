@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` runs the main job, `make test` passes the tests. Both install first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint figure clean
+
+help:
+	@echo "make demo    install, then tune, evaluate and report on the embedded model and data"
+	@echo "make test    install, then run the tests"
+	@echo "make lint    install, then ruff and mypy"
+	@echo "make figure  redraw docs/kappa.png from the demo's runs (needs Chromium)"
+	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=path the environment"
+
+demo: $(VENV)/.demo
+	$(BIN)/equipoise demo
+
+test: $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+figure: $(VENV)/.demo
+	$(BIN)/python scripts/kappa_figure.py runs/demo docs/kappa.png
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; run make PYTHON=python3.11 (or newer)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache
