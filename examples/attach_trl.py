@@ -1,4 +1,4 @@
-"""CoMMIT in somebody else's script: trl's SFTTrainer, unmodified, and three lines. `python examples/attach_trl.py [STEPS]`
+"""CoMMIT in somebody else's script: three lines around an unmodified trl SFTTrainer. `python attach_trl.py [STEPS]`
 
 The script between the marks is what a trl user has today. It runs on the embedded model and data; with your own model
 and dataset the three lines stay the same.

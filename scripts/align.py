@@ -1,6 +1,6 @@
 """Make the projector that ships with equipoise: run the alignment recipe and keep its result in float16.
 
-    python scripts/align.py runs/align        # about half an hour on 2 CPU cores; goes on where it stopped
+python scripts/align.py runs/align        # about half an hour on 2 CPU cores; goes on where it stopped
 """
 
 import sys

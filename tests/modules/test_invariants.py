@@ -209,7 +209,7 @@ def test_parameters_are_swapped_only_where_no_graph_is_alive(estimator):
     forwards_on_others, forwards_with_graph = [0], [0]
 
     def pack(value: torch.Tensor) -> Saved:
-        saved = Saved(value)
+        saved = Saved(value.detach())  # what saves its own output would otherwise keep itself alive
         alive.add(saved)
         return saved
 

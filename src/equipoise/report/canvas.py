@@ -48,17 +48,11 @@ class Line:
     legend: bool = True
 
 
-def panels(rows: int, same_scale: bool = False) -> go.Figure:
-    """Empty panels, one under another, over the same steps.
-
-    Args:
-        same_scale: whether their vertical axes are one.
-    """
-    figure = make_subplots(
-        rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.13 / rows if rows > 1 else 0
-    )  # fmt: skip
-    if same_scale:
-        figure.update_yaxes(matches="y")
+def panels(rows: int) -> go.Figure:
+    """Empty panels, one under another, over the same steps and on the same scale."""
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.13 / rows if rows > 1 else 0)
+    for row in range(2, rows + 1):
+        figure.update_yaxes(matches="y", row=row, col=1)
     figure.update_layout(
         template=go.layout.Template(),
         height=PANEL + 30 + MARGINS if rows == 1 else (PANEL - 30) * rows + MARGINS,

@@ -125,7 +125,7 @@ def modules_of(runs: Sequence[RunView]) -> list[str]:
 def draw(runs: Sequence[RunView], curves: Sequence[Curve], quantity: str) -> go.Figure:
     """Lay curves out: one panel with a colour a curve for one run, a panel a curve with a colour a run for several."""
     rows, alone = _rows(runs, curves), len(runs) == 1
-    figure = panels(rows, same_scale=True)
+    figure = panels(rows)
     for place, curve in enumerate(curves):
         row = 1 if alone else place + 1
         for index, run in enumerate(runs):

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -27,6 +28,18 @@ from equipoise.recipe import Recipe
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 from equipoise.training.trainer import BalancedTrainer
+
+# What `train.arguments` may not set: it stands elsewhere in the recipe, or the run directory depends on it.
+OURS = frozenset(
+    {
+        "output_dir", "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+        "per_device_eval_batch_size", "gradient_accumulation_steps", "warmup_steps", "lr_scheduler_type", "optim",
+        "weight_decay", "max_grad_norm", "bf16", "fp16", "activation_checkpointing", "activation_checkpointing_kwargs",
+        "gradient_checkpointing", "gradient_checkpointing_kwargs", "logging_steps", "logging_nan_inf_filter",
+        "eval_strategy", "eval_steps", "prediction_loss_only", "save_strategy", "save_steps", "save_total_limit",
+        "remove_unused_columns", "dataloader_pin_memory", "label_names", "report_to", "disable_tqdm", "seed",
+    }
+)  # fmt: skip
 
 
 def train(
@@ -110,6 +123,13 @@ def preflight(recipe: Recipe) -> None:
             if name not in names:
                 raise RecipeError(f"train.learning_rate.{name}: modules that learn are {', '.join(names)}")
     build_schedule(settings, names, total_steps=1)
+    known = {field.name for field in fields(TrainingArguments)}
+    for name in recipe.train.arguments:
+        if name not in known or name in OURS:
+            why = (
+                "the recipe or the run directory decides it" if name in known else "TrainingArguments has no such field"
+            )
+            raise RecipeError(f"train.arguments.{name}: {why}")
 
 
 def build_trainer(
@@ -125,6 +145,7 @@ def build_trainer(
     rates = settings.learning_rate
     steps = settings.max_steps or _steps(len(samples), recipe)
     arguments = TrainingArguments(
+        **settings.arguments,
         output_dir=str(run.checkpoints),
         learning_rate=rates if isinstance(rates, float | int) else max(rates.values()),
         num_train_epochs=settings.epochs,
@@ -214,7 +235,7 @@ def _check_folder(run: RunDirectory, recipe: Recipe, resume: bool) -> None:
             raise RunError(f"{run.path} already holds a run; --resume goes on with it, --out names another folder")
         if run.recipe() != recipe:
             raise RunError(f"{run.path} holds a run of another recipe; see its recipe.yaml, or name another folder")
-    elif run.path.is_dir() and any(run.path.iterdir()):
+    elif run.path.is_dir() and any(not file.name.startswith(".") for file in run.path.iterdir()):
         raise RunError(f"{run.path} is not empty and holds no run; --out names another folder")
 
 
