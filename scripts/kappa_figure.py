@@ -21,7 +21,7 @@ figure = kappa_figure([RunDirectory.open(path) for path in methods])
 figure.update_layout(width=1000, height=460, paper_bgcolor="white", plot_bgcolor="white")
 with tempfile.TemporaryDirectory() as folder:
     page = Path(folder) / "figure.html"
-    figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
+    figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False, "showSendToCloud": False})
     subprocess.run(
         [
             browser,

@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(markup=False)  # names come from files; none of them is a style
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]
@@ -94,7 +94,7 @@ def diagnose(
 
     run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", console, resume=resume)
     verdict = name_dilemma(run.metrics())
-    console.print(f"[bold]{verdict.name}[/bold]: {verdict.advice}", highlight=False)
+    console.print(f"{verdict.name}: {verdict.advice}", highlight=False)
 
 
 @app.command()

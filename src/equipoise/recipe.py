@@ -169,7 +169,7 @@ class Train(_Section):
         save_steps: checkpoint each so many steps; null: a tenth of the run.
         save_total_limit: how many checkpoints to keep.
         report_to: what Trainer reports to besides the run directory: tensorboard, wandb, trackio.
-        arguments: further fields of transformers' TrainingArguments, by its names (push_to_hub, metric_for_best_model ...).
+        arguments: further fields of transformers' TrainingArguments, by its names (push_to_hub ...).
         threads: torch's CPU threads; null leaves them. A fixed number makes runs on one machine repeat exactly.
     """
 

@@ -2,6 +2,7 @@
 
 from equipoise.report.figures import kappa_figure
 from equipoise.report.page import build_report
+from equipoise.report.terminal import print_summary
 from equipoise.report.verdict import Verdict, diagnose
 
-__all__ = ["Verdict", "build_report", "diagnose", "kappa_figure"]
+__all__ = ["Verdict", "build_report", "diagnose", "kappa_figure", "print_summary"]

@@ -65,7 +65,7 @@ def panels(rows: int) -> go.Figure:
         uirevision="kept",
     )
     figure.update_xaxes(**_AXIS, showgrid=False)
-    figure.update_yaxes(**_AXIS, showgrid=True)
+    figure.update_yaxes(**_AXIS, showgrid=True, title_standoff=12)
     figure.update_xaxes(title_text="optimizer step", row=rows, col=1)
     return figure
 

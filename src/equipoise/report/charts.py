@@ -41,7 +41,7 @@ CHARTS = (
         "κ: how far the LLM's update alone moves the model's answers, over how far the feature encoder's update alone "
         "moves them (CoMMIT, eq. 5). Above 1 the learning leans toward the LLM, below 1 toward the encoder. Thin: each "
         "measurement; thick: the average over the window, which the schedule acts on. The grey band, a third to three, "
-        "is what the verdict calls balanced.",
+        "is what the verdict calls balanced. Where more than two modules learn, each has its own κ over one encoder.",
         ("kappa",),
         figures.kappa,
     ),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 ABSENT = "–"
-_NUMERIC = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?([×%].*)?|–|.+ \(\d+ %\)")
+_NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?×?|–")
 
 
 def tag(name: str, text: str, **attributes: str) -> str:
@@ -24,7 +24,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], no
         rows: cells as text.
         note: a line under the table.
     """
-    numeric = [all(_NUMERIC.fullmatch(row[i]) for row in rows) for i in range(len(header))]
+    numeric = [i > 0 and all(_NUMERIC.fullmatch(row[i]) for row in rows) for i in range(len(header))]
     kinds = [' class="number"' if right else "" for right in numeric]
     head = "".join(f'<th scope="col"{kind}>{escape(title)}</th>' for title, kind in zip(header, kinds, strict=True))
     body = "".join(

@@ -62,7 +62,7 @@ th, td { text-align: left; padding: .38rem .9rem .38rem 0; border-bottom: 1px so
   vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--quiet); font-weight: 500; vertical-align: bottom; border-bottom-color: var(--line); }
-tbody th { font-weight: 500; min-width: 6rem; overflow-wrap: break-word; }
+tbody th { font-weight: 500; min-width: 7.5rem; overflow-wrap: break-word; }
 .number { text-align: right; }
 td { white-space: nowrap; }
 

@@ -31,7 +31,7 @@ def summary(runs: Sequence[RunView]) -> str:
     ]
     note = (
         "Mean κ is the geometric mean after the first quarter of the measurements, and the deviation is of the natural "
-        "logarithm. Step time is the median step over the median step without the time spent on balancing."
+        "logarithm. Step time is that of all steps but the first over the same without the time spent on balancing."
     )
     if len(modules_of(runs)) > 2:
         pairs = {run.label: run.verdict.pair for run in runs if run.verdict.pair}
@@ -92,9 +92,9 @@ def claims(runs: Sequence[RunView]) -> str:
     if not rows:
         return ""
     note = (
-        "Each claim is computed wherever the run measured, and counted. λ > 1 at every step would mean an imbalance "
-        "that grows for ever, so a run that settles has to refute it. The proofs assume a metric and KL divergence is "
-        "none. Eq. 15 holds by construction: γ is the smallest that fits the run."
+        "Each claim is computed at every measurement; the table counts those on which it held. λ > 1 at every step "
+        "would mean an imbalance that grows for ever, so a run that settles has to refute it. The proofs assume a "
+        "metric and KL divergence is none. Eq. 15 holds by construction: γ is the smallest that fits the run."
     )
     return table("The paper's claims, and whether they held", ["claim", *(run.label for run in runs)], rows, note)
 
@@ -133,8 +133,8 @@ def _outcome(held: Sequence[bool]) -> str:
         return "not measured"
     count = sum(held)
     if count == len(held):
-        return f"held on all {count:,} measurements"
-    return f"failed: held on {count:,} of {len(held):,} ({100 * count / len(held):.0f} %)"
+        return f"held: {count:,} of {count:,}"
+    return f"failed: {count:,} of {len(held):,} ({100 * count / len(held):.1f} %)"
 
 
 def _error(found: Mapping[str, Any]) -> str:

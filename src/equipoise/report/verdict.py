@@ -61,9 +61,11 @@ class Verdict:
 def diagnose(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     """Name a run's dilemma.
 
-    After the burn-in: the median of log kappa beyond log 3 either way is bias; a standard deviation of log kappa above
-    log 3 with a crossing of 1 between at least a quarter of consecutive measurements is oscillation; all else is
-    balance. With more than two modules every pair is judged, and bias anywhere outweighs oscillation anywhere.
+    After the burn-in: a standard deviation of log kappa above log 3 with a crossing of 1 between at least a quarter of
+    consecutive measurements is oscillation; else the median of log kappa beyond log 3 either way is bias; all else is
+    balance. Oscillation is asked first, because the median of a run that alternates between two sides is one of the
+    two by chance, and the paper's bias favours one module consistently. With more than two modules every pair is
+    judged, and bias anywhere outweighs oscillation anywhere.
 
     Args:
         lines: the lines of `metrics.jsonl` in order; those without a usable kappa are passed over.
@@ -126,7 +128,7 @@ class _Pair:
 
     @property
     def biased(self) -> bool:
-        return abs(self.middle) > FAR
+        return abs(self.middle) > FAR and not self.oscillating
 
     @property
     def oscillating(self) -> bool:
@@ -134,7 +136,7 @@ class _Pair:
 
     @property
     def severity(self) -> float:
-        return self.spread if self.oscillating and not self.biased else abs(self.middle)
+        return self.spread if self.oscillating else abs(self.middle)
 
 
 def _judge(pair: tuple[str, str], logs: list[float]) -> _Pair:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import yaml
@@ -36,7 +35,7 @@ class RunView:
         modules: the modules that learn, in the log's order: the encoder's first, the LLM last.
         module_table: the rows of `modules.json`.
         scores: the content of `scores.json`.
-        step_ratio: median step time over median step time without balancing.
+        step_ratio: time of all steps over the time of all steps without balancing.
         missing: what the report cannot show of this run, in words.
     """
 
@@ -157,8 +156,10 @@ def _modules(columns: Mapping[str, Column]) -> list[str]:
 def _step_ratio(timings: Sequence[Mapping[str, Any]]) -> float | None:
     pairs = [(number(line.get("step_seconds")), number(line.get("balance_seconds"))) for line in timings]
     known = [(step, balance) for step, balance in pairs if step is not None and balance is not None]
-    rest = median(step - balance for step, balance in known) if known else 0.0
-    return median(step for step, _ in known) / rest if rest > 0 else None
+    known = known[1:]  # the first step warms up
+    rest = sum(step - balance for step, balance in known)
+    # A ratio of sums: an estimator that measures each k-th step makes two kinds of steps, and a median sees one of them.
+    return sum(step for step, _ in known) / rest if rest > 0 else None
 
 
 def _method(recipe: str | None) -> str | None:

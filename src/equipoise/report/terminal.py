@@ -1,0 +1,36 @@
+"""The runs' summary on a terminal: what the report's first tables say, in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from equipoise.report.view import number, view_all
+from equipoise.training.run_directory import RunDirectory
+
+
+def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
+    """Print a row a run: validation loss, scores and their controls, kappa, what balancing cost."""
+    views = view_all(runs)
+    tasks = list(dict.fromkeys(task for view in views for task in view.tasks))
+    table = Table("run", "validation loss")
+    for task in tasks:
+        for column in (task, "majority answer", "shuffled images"):
+            table.add_column(column, justify="right")
+    for column in ("mean kappa", "std of log kappa", "step time"):
+        table.add_column(column, justify="right")
+    for view in views:
+        row = [view.label, _shown(view.validation_loss, 4)]
+        for task in tasks:
+            found = view.tasks.get(task, {})
+            row += [_shown(number(found.get(key)), 3) for key in ("value", "majority", "shuffled_images")]
+        row += [_shown(view.verdict.kappa, 2), _shown(view.verdict.std_log_kappa, 2)]
+        row.append("-" if view.step_ratio is None else f"{view.step_ratio:.2f}x")
+        table.add_row(*row)
+    console.print(table)
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
