@@ -60,7 +60,12 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     """
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AssetError(
+            f"cache folder {target.parent} cannot be made ({error.strerror}); set EQUIPOISE_CACHE"
+        ) from error
     with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as scratch:
         folder = Path(scratch) / target.name
         folder.mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from equipoise.errors import RecipeError
@@ -24,7 +24,19 @@ Estimator = Literal["exact", "sampled", "lookback"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}; a number is expected")
+    return value
+
+
+# Python counts true as 1, a recipe does not. Texts pass as real numbers, for YAML 1.1 reads 1e-4 as one.
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+Real = Annotated[float, BeforeValidator(_no_truth_value)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Coordination:
     """How the modules of a model are balanced (CoMMIT).
 
@@ -51,20 +63,20 @@ class Coordination:
 
     schedule: Schedule = "commit"
     controller: Literal["paper", "servo"] = "paper"
-    gain: Annotated[float, Field(gt=0)] | None = None
-    window: Annotated[int, Field(ge=1)] = 20
+    gain: Annotated[Real, Field(gt=0)] | None = None
+    window: Count = 20
     average: Literal["pooled", "mean"] = "pooled"
     estimator: Estimator = "sampled"
-    every: Annotated[int, Field(ge=1)] = 5
-    samples: Annotated[int, Field(ge=1)] = 8
+    every: Count = 5
+    samples: Count = 8
     measure: bool = True
-    min_factor: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    regulariser_weight: Annotated[float, Field(ge=0)] = 1.0
-    regulariser_cap: Annotated[float, Field(gt=0)] | None = 1.0
+    min_factor: Annotated[Real, Field(ge=0, lt=1)] = 0.02
+    regulariser_weight: Annotated[Real, Field(ge=0)] = 1.0
+    regulariser_cap: Annotated[Real, Field(gt=0)] | None = 1.0
     reference: str | None = None
-    amplification: Annotated[float, Field(ge=1)] | None = None
+    amplification: Annotated[Real, Field(ge=1)] | None = None
     theory: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
     @classmethod
     def paper(cls, schedule: Schedule = "commit", window: int = 20) -> Coordination:
@@ -86,15 +98,15 @@ class Coordination:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Lora(_Section):
     """LoRA on the LLM's linear layers (peft); the paper's settings by default."""
 
-    rank: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[int, Field(ge=1)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.05
     dora: bool = False
 
 
@@ -143,11 +155,11 @@ class Task(_Section):
     train: str | None = "train"
     validation: str | None = "validation"
     test: str | None = "test"
-    max_train: Annotated[int, Field(ge=1)] | None = None
-    max_validation: Annotated[int, Field(ge=1)] | None = None
-    max_test: Annotated[int, Field(ge=1)] | None = None
+    max_train: Count | None = None
+    max_validation: Count | None = None
+    max_test: Count | None = None
     options: dict[str, Any] = {}
-    max_new_tokens: Annotated[int, Field(ge=1)] = 16
+    max_new_tokens: Count = 16
 
 
 class Balance(_Section):
@@ -165,7 +177,7 @@ class Train(_Section):
         batch_size: samples a device in one micro-batch; an optimizer step sees `gradient_accumulation` of them.
         warmup: share of the steps over which the learning rate rises from 0.
         precision: `bf16`: autocast.
-        eval_steps: validation loss each so many steps; null: only at the end.
+        eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
         save_steps: checkpoint each so many steps; null: a tenth of the run.
         save_total_limit: how many checkpoints to keep.
         report_to: what Trainer reports to besides the run directory: tensorboard, wandb, trackio.
@@ -173,26 +185,26 @@ class Train(_Section):
         threads: torch's CPU threads; null leaves them. A fixed number makes runs on one machine repeat exactly.
     """
 
-    learning_rate: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] = 1.0e-4
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    learning_rate: Annotated[Real, Field(ge=0)] | dict[str, Annotated[Real, Field(ge=0)]] = 1.0e-4
+    epochs: Annotated[Real, Field(gt=0)] = 1.0
+    max_steps: Count | None = None
+    batch_size: Count = 16
+    gradient_accumulation: Count = 1
+    warmup: Annotated[Real, Field(ge=0, lt=1)] = 0.03
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     optimizer: str = "adamw_torch"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: Annotated[Real, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[Real, Field(ge=0)] = 1.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
-    max_length: Annotated[int, Field(ge=1)] | None = None
-    eval_steps: Annotated[int, Field(ge=1)] | None = None
-    save_steps: Annotated[int, Field(ge=1)] | None = None
-    save_total_limit: Annotated[int, Field(ge=1)] = 2
+    max_length: Count | None = None
+    eval_steps: Count | None = None
+    save_steps: Count | None = None
+    save_total_limit: Count = 2
     report_to: list[str] = []
     arguments: dict[str, Any] = {}
-    threads: Annotated[int, Field(ge=1)] | None = None
-    seed: int = 0
+    threads: Count | None = None
+    seed: Seed = 0
 
 
 class Recipe(_Section):
@@ -229,11 +241,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: anything a user could mend.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is not YAML ({_first_line(error)})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not YAML ({error})") from error
+    content = _yaml(text, f"{path}:")
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: found {_shown(content)}; a recipe is a mapping with model, tasks, balance, train")
     for override in overrides:
@@ -252,7 +265,7 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError(f"{source}: {_explain(error)}") from None
     for task in recipe.tasks:
-        if task.path is not None and not task.path.exists():
+        if task.path is not None and not _exists(task.path):
             raise RecipeError(f"{source}: tasks.{task.name}.path: {task.path} does not exist")
         if task.reader == "jsonl" and task.path is None:
             raise RecipeError(f"{source}: tasks.{task.name}.path: is missing; the jsonl reader needs a folder")
@@ -263,14 +276,19 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
     return recipe
 
 
+def _yaml(text: str, source: str) -> Any:
+    """Read YAML, without tags that build objects; PyYAML raises more than its own errors on odd scalars."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecipeError(f"{source} is not YAML ({_one_line(str(error))})") from error
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {override!r}: expected key.path=value, for example train.seed=1")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {key}: {text!r} is not YAML ({_first_line(error)})") from error
+    value = _yaml(text, f"override {key}: {_shown(text)}")
     node: Any = content
     *parents, last = key.split(".")
     for part in parents:
@@ -295,20 +313,22 @@ def _index(items: list[Any], part: str, key: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(items):
+    if part.isdecimal() and int(part) < len(items):
         return int(part)
     raise RecipeError(f"override {key}: no item {part!r}; there are {len(items)}: {', '.join(map(str, names))}")
 
 
 def _explain(error: ValidationError) -> str:
     """The first of pydantic's errors, as one line."""
-    first = error.errors(include_url=False)[0]
-    location = [
-        str(part) for part in first["loc"] if part not in ("float", "Lora", "Coordination", "constrained-float")
-    ]
-    location = [part for part in location if not part.startswith(("dict[", "constrained"))]
+    errors = error.errors(include_url=False)
+    # A setting that is a number or a map reports both readings; a map's own error says more than "not a number".
+    first = next((e for e in errors if not (e["type"] == "float_type" and isinstance(e.get("input"), dict))), errors[0])
+    location = [str(part) for part in first["loc"] if not _is_branch(part)]
+    return _one_line(_sentence(first, location))
+
+
+def _sentence(first: Any, location: list[str]) -> str:
     path = ".".join(location)
-    found = first.get("input")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys_at(location[:-1])
         close = difflib.get_close_matches(location[-1], allowed, n=1)
@@ -318,8 +338,19 @@ def _explain(error: ValidationError) -> str:
         return f"{path}: is missing"
     if first["type"] == "value_error":
         return f"{path}: {first['ctx']['error']}".removeprefix(": ")
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{path}: found {_shown(found)}; {message}"
+    return f"{path}: found {_shown(first.get('input'))}; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether pydantic put this into the key path to name an alternative of a union; no key of ours looks like it."""
+    return isinstance(part, str) and part.startswith(("constrained-float", "function-", "dict[str,"))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def _keys_at(location: list[str]) -> list[str]:
@@ -340,5 +371,5 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

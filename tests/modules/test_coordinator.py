@@ -159,6 +159,23 @@ def test_sampling_measures_each_kth_step_on_some_samples():
     assert records != records_of(replace(settings, seed=1), sizes=(4, 4))
 
 
+def test_sampling_draws_anew_at_every_step():
+    settings = Coordination("constant", estimator="sampled", every=1, samples=2, theory=False)
+    model, optimizer, coordinator = toy_coordinator(settings)
+    drawn: list[torch.Tensor] = []
+
+    def look(module: nn.Module, _: tuple, inputs: dict[str, torch.Tensor]) -> None:
+        if not module.training:
+            drawn.append(inputs["pixel_values"][:, 0])
+
+    model.register_forward_pre_hook(look, with_kwargs=True)
+    for _ in range(6):
+        tiny.train_step(model, optimizer, tiny.toy_step(0, sizes=(8,)), coordinator)
+    by_step = [drawn[3 * step : 3 * step + 3] for step in range(6)]
+    assert all(torch.equal(one, other) and len(one) == 2 for one, *others in by_step for other in others)
+    assert len({tuple(step[0].tolist()) for step in by_step}) > 2
+
+
 def test_lookback_takes_the_regularisers_drifts_for_the_rates():
     records = records_of(Coordination("commit", estimator="lookback"))
     assert "kappa" not in records[0]
@@ -271,25 +288,34 @@ def test_a_skipped_optimizer_step_is_neither_measured_nor_looked_back_at():
 # ---------------------------------------------------------------------------------------------- unusable drifts
 
 
-def spoil(model: nn.Module, value: float) -> None:
-    """Let every measuring forward (eval mode) give `value`; training forwards are left alone."""
+def spoil(model: nn.Module, how: str) -> None:
+    """Let the measuring forwards (eval mode: P_t and two modules, for each micro-batch) give unusable drifts."""
+    measured = [0]
 
-    def replace(module: nn.Module, _: tuple, output: SimpleNamespace) -> None:
-        if not module.training:
-            output.logits = torch.full_like(output.logits, value)
+    def replace_logits(module: nn.Module, _: tuple, output: SimpleNamespace) -> None:
+        if module.training:
+            return
+        measured[0] += 1
+        if how == "infinite":  # a token that P_t allows, forbidden after the step
+            if measured[0] % 3 != 1:
+                output.logits[..., 0] = -math.inf
+        else:
+            output.logits = torch.full_like(output.logits, {"NaN": math.nan, "zero": 0.0}[how])
 
-    model.register_forward_hook(replace)
+    model.register_forward_hook(replace_logits)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=["NaN", "inf", "no drift"])
+@pytest.mark.parametrize("how", ["NaN", "infinite", "zero"])
 @pytest.mark.parametrize("controller", ["paper", "servo"])
-def test_an_unusable_drift_is_counted_said_once_and_never_reaches_a_rate(value, controller, caplog):
-    settings = Coordination("commit-clr", controller=controller, estimator="exact", window=3)
+def test_an_unusable_drift_is_counted_said_once_and_never_reaches_a_rate(how, controller, caplog):
+    settings = Coordination("commit-clr", controller=controller, estimator="exact", window=3, theory=False)
     model, optimizer, coordinator = toy_coordinator(settings)
-    spoil(model, value)
+    spoil(model, how)
     with caplog.at_level(logging.WARNING):
         records = [tiny.train_step(model, optimizer, tiny.toy_step(step), coordinator) for step in range(6)]
     assert all(record["lr/llm"] == record["lr/projector"] == 1e-2 for record in records)
+    matches = {"NaN": math.isnan, "infinite": math.isinf, "zero": lambda drift: drift == 0}[how]
+    assert all(matches(record["drift/llm"]) for record in records)
     assert [record["measurements_skipped"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert not any("kappa" in record for record in records)
     assert len([r for r in caplog.records if "no balance measured" in r.message]) == 1
@@ -311,10 +337,24 @@ def test_after_a_bad_measurement_the_good_ones_still_rule():
     settings = Coordination("commit-clr", estimator="exact", window=5)
     model, optimizer, coordinator = toy_coordinator(settings)
     good = [tiny.train_step(model, optimizer, tiny.toy_step(step), coordinator) for step in range(3)]
-    spoil(model, float("nan"))
+    spoil(model, "NaN")
     tiny.train_step(model, optimizer, tiny.toy_step(3), coordinator)
     record = tiny.train_step(model, optimizer, tiny.toy_step(4), coordinator)
     assert record["lr_factor/llm"] == pytest.approx(2 / (good[-1]["kappa_average"] + 1), rel=1e-12)
+
+
+def test_bad_measurements_let_the_factors_decay_toward_one():
+    model, optimizer, coordinator = toy_coordinator(Coordination("commit-clr", estimator="exact", window=2))
+    for step in range(3):
+        tiny.train_step(model, optimizer, tiny.toy_step(step), coordinator)
+    spoil(model, "NaN")
+    away = [
+        abs(tiny.train_step(model, optimizer, tiny.toy_step(step), coordinator)["lr_factor/llm"] - 1)
+        for step in range(3, 9)
+    ]
+    # The spoiled measurement of a step acts on the next; the third and later ones (more than the window) halve.
+    assert away[0] == away[1] == away[2] > 0.01
+    assert away[3:] == pytest.approx([away[0] / 2, away[0] / 4, away[0] / 8])
 
 
 # ---------------------------------------------------------------------------------------------- coordinate descent

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tiny
 from equipoise.modules.coordinator import Coordinator
-from equipoise.modules.drift import floor, kl_divergence, measure
+from equipoise.modules.drift import Drifts, floor, kl_divergence, measure
 from equipoise.modules.partition import partition
 from equipoise.modules.snapshot import snapshot
 from equipoise.recipe import Coordination
@@ -122,6 +122,12 @@ def test_a_step_that_changes_nothing_is_not_usable():
     drifts = measure(model, division, snapshot(dict(division.parameters())), tiny.llava_step())
     assert set(drifts.by_module.values()) == {0.0}
     assert not drifts.usable
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, 1e-12])
+def test_one_unusable_drift_makes_the_measurement_unusable(bad):
+    assert Drifts({"encoder": 1e-11, "llm": 1e-3}, samples=1, floor=1e-12).usable
+    assert not Drifts({"encoder": bad, "llm": 1e-3}, samples=1, floor=1e-12).usable
 
 
 def test_measuring_leaves_the_very_tensors_in_place():

@@ -191,6 +191,7 @@ def test_split_groups_take_the_learning_rates_that_are_named():
     optimizer = torch.optim.AdamW(decayed_groups(model), lr=1e-3)
     split_param_groups(optimizer, division, {"projector": 5e-2})
     assert {(g["module"], g["lr"]) for g in optimizer.param_groups} == {("projector", 5e-2), ("llm", 1e-3)}
+    assert {(g["module"], g.get("initial_lr")) for g in optimizer.param_groups} >= {("projector", 5e-2)}
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
     assert set(scheduler.get_last_lr()) == {2.5e-2, 5e-4}
 

@@ -96,10 +96,12 @@ def make_dataset(folder: Path) -> Path:
     return folder
 
 
-def settings(checkpoint: Path, dataset: Path, coordination: dict[str, Any], **train: Any) -> dict[str, Any]:
+def settings(
+    checkpoint: Path, dataset: Path, coordination: dict[str, Any], dropout: float = 0.1, **train: Any
+) -> dict[str, Any]:
     """A recipe as plain data: LoRA with dropout, six short steps of two micro-batches, no warm-up."""
     return {
-        "model": {"path": str(checkpoint), "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}},
+        "model": {"path": str(checkpoint), "lora": {"rank": 4, "alpha": 8, "dropout": dropout}},
         "tasks": [
             {
                 "name": "colours", "reader": "jsonl", "path": str(dataset), "metric": "exact_match",
@@ -115,7 +117,7 @@ def settings(checkpoint: Path, dataset: Path, coordination: dict[str, Any], **tr
 
 
 def recipe(checkpoint: Path, dataset: Path, coordination: dict[str, Any], **train: Any) -> Recipe:
-    """`settings`, validated."""
+    """`settings`, validated; `train` may hold `dropout` too."""
     return parse_recipe(settings(checkpoint, dataset, coordination, **train), "tiny")
 
 

@@ -60,6 +60,13 @@ class Collator:
     def _template(self, messages: list[dict], prompt: bool) -> str:
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
 
+    def _check(self, sample: Sample) -> None:
+        token = getattr(self.processor, "image_token", None)
+        if token and any(token in turn.text for turn in sample.turns):
+            raise DataError(
+                f"task {sample.task}: sample {sample.id}: its text holds {token!r}, which stands for an image"
+            )
+
     def _render(self, sample: Sample) -> tuple[str, list[tuple[str, bool]]]:
         """Return the conversation's text, and that text cut at the answers as (text, is an answer)."""
         messages = _messages(sample)
@@ -75,6 +82,8 @@ class Collator:
         return text, segments
 
     def _process(self, samples: Sequence[Sample], texts: list[str], side: str) -> BatchFeature:
+        for sample in samples:
+            self._check(sample)
         images = [image for sample in samples for image in load_images(sample)]
         return self.processor(
             text=texts,
@@ -97,7 +106,8 @@ class Collator:
             if start < 0 or ids[start:stop].tolist() != tokens:
                 raise DataError(
                     f"task {sample.task}: sample {sample.id}: the answer's tokens are not found in the conversation's; "
-                    "the chat template must render each turn alike whatever follows it"
+                    "the chat template must render each turn alike whatever follows it, and an answer may not begin with "
+                    "white space, which merges with what precedes"
                 )
             if is_answer:
                 labels[start:stop] = ids[start:stop]

@@ -45,11 +45,12 @@ def generate(
 
 
 def with_shuffled_images(samples: Sequence[Sample]) -> list[Sample]:
-    """Give each sample the images of the sample half a list away: questions and answers stay, the evidence is wrong.
+    """Give each sample another sample's images: questions and answers stay, the evidence is wrong.
 
-    Samples of one image tend to be neighbours, so half a list away is another image. A model that scores as well on
-    these has learned nothing from images.
+    The distinct images are rotated by half their number, so no sample keeps its own where there are two or more. A
+    model that scores as well on these has learned nothing from images.
     """
-    half = len(samples) // 2
-    others = [*samples[half:], *samples[:half]]
-    return [replace(sample, images=other.images) for sample, other in zip(samples, others, strict=True)]
+    distinct = list(dict.fromkeys(sample.images for sample in samples))
+    half = len(distinct) // 2
+    other = dict(zip(distinct, [*distinct[half:], *distinct[:half]], strict=True))
+    return [replace(sample, images=other[sample.images]) for sample in samples]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def prepare(model: PreTrainedModel, settings: Model) -> PreTrainedModel | PeftMo
     if settings.lora is None:
         return model
     # peft saves what modules_to_save holds with the adapter; by full path, for towers often share layer names.
-    owners = sorted({name.rpartition(".")[0] for name in full})
+    owners = _topmost_owners(full, model)
     return get_peft_model(
         model,
         LoraConfig(
@@ -127,14 +126,31 @@ def _trained_in_full(name: str, model: nn.Module, settings: Model) -> bool:
     return name in family_of(model).trained
 
 
-def _llm_linear_layers(model: nn.Module) -> str:
-    """A regular expression for the full names of the decoder's linear layers, the output head left out."""
+def _topmost_owners(full: set[str], model: nn.Module) -> list[str]:
+    """The modules that hold the parameters trained in full; those inside another of them are left out.
+
+    Raises:
+        RecipeError: such a module also holds parameters that are not to be trained, which peft cannot tell apart.
+    """
+    owners = {name.rpartition(".")[0] for name in full}
+    topmost = sorted(o for o in owners if not any(o.startswith(f"{other}.") for other in owners))
+    for owner in topmost:
+        inside = {name for name, _ in model.named_parameters() if name.startswith(f"{owner}.")}
+        if not owner or not inside <= full:
+            raise RecipeError(
+                f"model.modules: {owner or 'the model itself'} has parameters of its own beside some that are not "
+                "trained; with model.lora, train it whole or not at all"
+            )
+    return topmost
+
+
+def _llm_linear_layers(model: nn.Module) -> list[str]:
+    """The full names of the decoder's linear layers, the output head left out."""
     decoder = find_decoder(model)
     if decoder is None:
         raise PartitionError("model.lora needs a model whose LLM transformers can name (get_decoder)")
     prefix = next(name for name, module in model.named_modules() if module is decoder)
-    leaves = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
-    return rf"{re.escape(prefix)}\.(?:.*\.)?(?:{'|'.join(sorted(map(re.escape, leaves)))})"
+    return [f"{prefix}.{name}" for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
 
 
 def _load(loader: Callable[..., Any], source: Any, settings: Model, **options: Any) -> Any:
@@ -143,6 +159,6 @@ def _load(loader: Callable[..., Any], source: Any, settings: Model, **options: A
         return loader(source, **options)
     except EquipoiseError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a checkpoint is untrusted input, and transformers raises what its parts raise
         reason = " ".join(str(error).split())
         raise RecipeError(f"model.path: {settings.path} cannot be loaded ({reason[:300]})") from error

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from equipoise.errors import PartitionError
 from equipoise.modules import theory
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
 from equipoise.modules.drift import Batch, Drifts, look_back, measure
@@ -46,7 +47,7 @@ class Coordinator:
         total_steps: optimizer steps of the run, where known.
 
     Raises:
-        PartitionError: fewer than two modules learn while the schedule is not `constant`.
+        PartitionError: fewer than two modules learn while the schedule is not `constant`, or no such reference.
     """
 
     def __init__(
@@ -70,6 +71,10 @@ class Coordinator:
         self.schedule = build_schedule(coordination, modules, total_steps)
         self.measures = self.balanced and (coordination.measure or self.schedule.needs_measurement)
         self.regularises = coordination.schedule == "commit"
+        if not modules:
+            raise PartitionError("no module of the model has trainable parameters")
+        if coordination.reference is not None and coordination.reference not in modules:
+            raise PartitionError(f"reference: found {coordination.reference!r}; there are {', '.join(modules)}")
         self.reference = coordination.reference or modules[0]
         self.window = BalanceWindow(modules, self.reference, coordination.window, coordination.average)
         self.amplification = coordination.amplification or 1.0
@@ -147,19 +152,21 @@ class Coordinator:
 
     @property
     def _looks_back(self) -> bool:
+        if self.schedule.waiting():
+            return False
         return self.regularises or (self.measures and self.settings.estimator == "lookback")
 
     @property
     def _measures_now(self) -> bool:
-        if not self.measures or self.settings.estimator == "lookback":
-            return False
+        if not self.measures or self.settings.estimator == "lookback" or self.schedule.waiting():
+            return False  # a module that waits has no drift to compare with
         return self.settings.estimator == "exact" or self.step % self.settings.every == 0
 
     def _set_rates(self) -> None:
         factors, waiting = self.schedule.factors(), self.schedule.waiting()
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         for group in self.optimizer.param_groups:
-            group["lr"] *= factors[group["module"]]
+            group["lr"] = group["lr"] * factors[group["module"]]
         for name in self.division.trainable:
             rate = max((group["lr"] for group in self.optimizer.param_groups if group["module"] == name), default=0.0)
             self._record[f"lr/{name}"] = 0.0 if name in waiting else rate
@@ -185,13 +192,19 @@ class Coordinator:
     def _sample(self) -> list[Batch]:
         """Draw samples of the step's batch, evenly from its micro-batches, the same ones whenever this step is run."""
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        share = -(-self.settings.samples // len(self._batches))
+        left = self.settings.samples
         token = getattr(getattr(self.model, "config", None), "image_token_id", None)
-        drawn = []
-        for batch in self._batches:
+        drawn: list[tuple[int, Batch]] = []
+        # The smallest first, so that what they lack is drawn from the larger ones.
+        by_size = sorted(enumerate(self._batches), key=lambda pair: pair[1]["labels"].shape[0])
+        for taken, (position, batch) in enumerate(by_size):
+            share = -(-left // (len(self._batches) - taken))
+            if share == 0:
+                break
+            left -= min(share, batch["labels"].shape[0])
             indices = torch.randperm(batch["labels"].shape[0], generator=generator)[:share].sort().values
-            drawn.append(subset(batch, indices.to(batch["labels"].device), token))
-        return drawn
+            drawn.append((position, subset(batch, indices.to(batch["labels"].device), token)))
+        return [batch for _, batch in sorted(drawn, key=lambda pair: pair[0])]
 
     def _take(self, drifts: Drifts, step: int) -> None:
         """Enter one measurement into the window, the schedule and the record."""
@@ -255,6 +268,7 @@ class Coordinator:
         self.amplification = state["amplification"]
         self.window.load_state_dict(state["window"])
         self.schedule.load_state_dict(state["schedule"])
+        self._previous = None
         if state["previous"] is not None:
             devices = {name: parameter.device for name, parameter in self.division.parameters()}
             self._previous = {name: value.to(devices[name]) for name, value in state["previous"].items()}

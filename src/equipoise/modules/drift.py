@@ -47,6 +47,11 @@ def kl_divergence(old_KV: torch.Tensor, new_KV: torch.Tensor) -> torch.Tensor:
         [K], in nats, >= 0.
     """
     delta_KV = new_KV - old_KV
+    impossible_KV = old_KV.isneginf()
+    if impossible_KV.any():  # a masked token: what it adds is the limit of the term, its new probability
+        delta_KV = delta_KV.masked_fill(impossible_KV, 0.0)
+        gained_K = new_KV.exp().masked_fill(~impossible_KV, 0.0).sum(dim=-1)
+        return (old_KV.exp() * (torch.expm1(delta_KV) - delta_KV)).sum(dim=-1) + gained_K
     return (old_KV.exp() * (torch.expm1(delta_KV) - delta_KV)).sum(dim=-1)
 
 
@@ -130,7 +135,7 @@ def measure(
     sums = dict.fromkeys(modules, 0.0)
     terms = TheoryTerms(logits=dict.fromkeys(modules, 0.0), reversed_by_module=dict.fromkeys(modules, 0.0))
     embeddings = Embeddings(model if theory else nn.Module())
-    samples, lowest = 0, 0.0
+    samples, lowest, seen = 0, 0.0, 0
     with inference(model), holding(everything, before):
         for batch in batches:
             with embeddings.watching():
@@ -154,12 +159,16 @@ def measure(
                     new = supervised(model, batch)
                 _add_joint_terms(terms, old, old_KV, new.log_probs_KV)
                 norms = embeddings.norms(batch)
-                terms.inputs = norms if terms.inputs is None or norms is None else _plus(terms.inputs, norms)
+                if norms is None or (terms.inputs is None and seen > 0):
+                    terms.inputs = None  # one batch that hides its embeddings leaves the sum without meaning
+                else:
+                    terms.inputs = norms if terms.inputs is None else _plus(terms.inputs, norms)
+                seen += 1
     square = amplification**2
     drifts = {name: total / max(samples, 1) / square for name, total in sums.items()}
     if theory and samples:
         _average(terms, samples)
-    return Drifts(drifts, samples, lowest, amplification, terms if theory and samples else None)
+    return Drifts(drifts, samples, lowest / square, amplification, terms if theory and samples else None)
 
 
 def look_back(
@@ -205,6 +214,7 @@ def look_back(
                 drift, list(module.trainable.values()), retain_graph=index + 1 < len(modules), allow_unused=True
             )
             _accumulate(gradients[name], dict(zip(module.trainable, found, strict=True)))
+        del current, current_KV, drift
     count = max(samples, 1)
     for values in gradients.values():
         for gradient in values.values():

@@ -119,15 +119,16 @@ def inference(model: nn.Module) -> Iterator[None]:
 def replaying(model: nn.Module, state: RandomState) -> Iterator[None]:
     """Run a training-mode forward inside with the dropout masks of `state`; BatchNorm and random states come back."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-    buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    buffers = [(norm, dict(norm._buffers)) for norm in norms]
     with torch.random.fork_rng():
         try:
+            for norm, originals in buffers:
+                norm._buffers.update({n: b.clone() for n, b in originals.items() if b is not None})
             state.restore()
             yield
         finally:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+            for norm, originals in buffers:
+                norm._buffers.update(originals)
 
 
 class RandomState:

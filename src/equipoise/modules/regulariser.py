@@ -6,6 +6,8 @@ optimizer will see: grad L - weight * grad d, per module.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from equipoise.modules.partition import Partition
@@ -39,11 +41,12 @@ def apply_regulariser(
         if not gradients:
             continue
         norms[name] = torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]).norm().item()
+        loss_norm = module.grad_norm()
+        if not (math.isfinite(norms[name]) and math.isfinite(loss_norm)):
+            continue
         scale = loss_scale
         if cap is not None and norms[name] > 0:
-            scale = min(loss_scale, cap * module.grad_norm() / norms[name])
-        if not torch.isfinite(torch.tensor([norms[name], scale])).all():
-            continue
+            scale = min(loss_scale, cap * loss_norm / norms[name])
         for parameter_name, gradient in gradients.items():
             parameter = module.trainable[parameter_name]
             if parameter.grad is not None:

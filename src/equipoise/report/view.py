@@ -158,7 +158,7 @@ def _step_ratio(timings: Sequence[Mapping[str, Any]]) -> float | None:
     known = [(step, balance) for step, balance in pairs if step is not None and balance is not None]
     known = known[1:]  # the first step warms up
     rest = sum(step - balance for step, balance in known)
-    # A ratio of sums: an estimator that measures each k-th step makes two kinds of steps, and a median sees one of them.
+    # A ratio of sums: an estimator that measures each k-th step makes two kinds of steps, and a median sees one.
     return sum(step for step, _ in known) / rest if rest > 0 else None
 
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -21,6 +22,7 @@ from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
 from equipoise.data.tasks import SampleDataset, read_mixture
 from equipoise.errors import RecipeError, RunError
+from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
@@ -63,6 +65,7 @@ def train(
     """
     run = RunDirectory(folder)
     _check_folder(run, recipe, resume)
+    run.sweep()
     if run.done:
         console.print(f"{folder}: already finished")
         return run
@@ -86,15 +89,38 @@ def train(
     print_modules(rows, console)
 
     checkpoint = run.newest_checkpoint() if resume else None
-    if checkpoint is None:
-        run.rewind(0)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    finally:
-        report.close()
+    if checkpoint is not None and run.is_last(checkpoint):
+        # Killed between its last checkpoint and its end. Trainer asks whether to stop only after one more step.
+        run.rewind(run.step_of(checkpoint))
+        trainer._load_from_checkpoint(str(checkpoint))
+    else:
+        if checkpoint is None:
+            run.rewind(0)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        finally:
+            report.close()
     _save_model(run, trainer.accelerator.unwrap_model(trainer.model), processor)
-    write_json(run.done_file, {"steps": trainer.state.global_step})
+    write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
+
+
+class RunTrainer(BalancedTrainer):
+    """A BalancedTrainer whose validation loss is the one that `equipoise evaluate` reports.
+
+    Trainer's own is a mean of batch means, and its evaluation draws from the generator that dropout draws from.
+    """
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        assert isinstance(dataset, SampleDataset)
+        assert isinstance(self.data_collator, Collator)
+        assert self.model is not None
+        loss = token_loss(self.model, self.data_collator, dataset.samples, self.args.per_device_eval_batch_size)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 def preflight(recipe: Recipe) -> None:
@@ -139,13 +165,14 @@ def build_trainer(
     processor: ProcessorMixin,
     samples: list[Sample],
     validation: list[Sample],
-) -> BalancedTrainer:
+) -> RunTrainer:
     """The Trainer of a run; everything it writes goes below the run directory."""
     settings = recipe.train
     rates = settings.learning_rate
     steps = settings.max_steps or _steps(len(samples), recipe)
+    has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     arguments = TrainingArguments(
-        **settings.arguments,
+        **{"use_cpu": not has_accelerator, **settings.arguments},
         output_dir=str(run.checkpoints),
         learning_rate=rates if isinstance(rates, float | int) else max(rates.values()),
         num_train_epochs=settings.epochs,
@@ -177,7 +204,7 @@ def build_trainer(
         disable_tqdm=True,
         seed=settings.seed,
     )
-    trainer = BalancedTrainer(
+    trainer = RunTrainer(
         model=model,
         args=arguments,
         data_collator=Collator(processor, settings.max_length),

@@ -98,7 +98,7 @@ class RunDirectory:
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written whole: its `trainer_state.json`, written last, can be read."""
-        numbered = [(int(p.name.rpartition("-")[2]), p) for p in self.checkpoints.glob("checkpoint-*") if p.is_dir()]
+        numbered = [(self.step_of(p), p) for p in self.checkpoints.glob("checkpoint-*") if p.is_dir()]
         for step, folder in sorted(numbered, reverse=True):
             try:
                 state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
@@ -108,13 +108,29 @@ class RunDirectory:
                 return folder
         return None
 
+    @staticmethod
+    def step_of(checkpoint: Path) -> int:
+        """The step after which a checkpoint was written."""
+        return int(checkpoint.name.rpartition("-")[2])
+
+    @staticmethod
+    def is_last(checkpoint: Path) -> bool:
+        """Whether no step of the run follows a whole checkpoint."""
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return state["global_step"] >= state["max_steps"]
+
+    def sweep(self) -> None:
+        """Delete the temporary files that a killed process left beside what it was about to replace."""
+        for leftover in [*self.path.glob(".*-*"), *self.predictions.glob(".*-*")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
     def rewind(self, step: int) -> None:
         """Drop what came after `step`: later log lines, checkpoints that were not finished."""
         for file in (self.metrics_file, self.timings_file):
             kept = [line for line in _read_lines(file) if line["step"] <= step]
             write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
         for folder in self.checkpoints.glob("checkpoint-*"):
-            if int(folder.name.rpartition("-")[2]) > step:
+            if self.step_of(folder) > step:
                 shutil.rmtree(folder)
 
 

@@ -68,7 +68,7 @@ class _BalanceMixin(Trainer):
         self._metrics_log: LineLog | None = None
         self._timings_log: LineLog | None = None
         self._record: Record = {}
-        self._loss = 0.0
+        self._loss: torch.Tensor | float = 0.0
         self._balance_seconds = 0.0
         self._step_began = 0.0
         self.add_callback(_StepEvents(self))
@@ -99,7 +99,7 @@ class _BalanceMixin(Trainer):
         with self._counted_as_balance():
             self.coordinator.observe(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._loss += loss.item()
+        self._loss = self._loss + loss.detach()  # read once a step: each reading waits for the device
         if self.accelerator.sync_gradients:
             scaler = getattr(self.accelerator, "scaler", None)
             with self._counted_as_balance():
@@ -151,7 +151,7 @@ class _BalanceMixin(Trainer):
         assert self._metrics_log is not None
         assert self._timings_log is not None
         step = self.state.global_step
-        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": self._loss, **self._record})
+        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": float(self._loss), **self._record})
         seconds = time.perf_counter() - self._step_began
         self._timings_log.write({"step": step, "step_seconds": seconds, "balance_seconds": self._balance_seconds})
 

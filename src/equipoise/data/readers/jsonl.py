@@ -32,7 +32,7 @@ def read(task: str, split: str, path: Path | None = None) -> list[Sample]:
     assert path is not None, "the recipe requires a path for this reader"
     source = path / f"{split}.jsonl"
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")  # splitlines also splits at U+2028, which JSON may hold
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"task {task}: {source} cannot be read ({error})") from error
     samples = []
@@ -53,11 +53,16 @@ def _sample(task: str, folder: Path, number: int, row: Any) -> Sample:
         turns = tuple(Turn(_role(message["role"]), _text(message["content"])) for message in row["messages"])
     else:
         turns = (Turn("user", _text(row["prompt"])), Turn("assistant", _text(row["answer"])))
-    if len(turns) < 2 or turns[-1].role != "assistant":
-        raise ValueError("a conversation must end with an assistant's answer to a user")
+    spoken = [turn.role for turn in turns]
+    if spoken[:1] == ["system"]:
+        spoken = spoken[1:]
+    if spoken[:1] != ["user"] or spoken[-1] != "assistant" or "system" in spoken:
+        raise ValueError("a conversation must begin with a user, after at most one system turn, and end with an answer")
     found: Any = row.get("images", row.get("image", []))
     images = [found] if isinstance(found, str) else list(found)
     references = row.get("references", [turns[-1].text])
+    if not isinstance(references, list) or not references:
+        raise TypeError(f"references is {references!r:.60}; expected a list of at least one text")
     return Sample(
         id=str(row.get("id", number)),
         task=task,
@@ -80,9 +85,13 @@ def _text(value: Any) -> str:
 
 
 def _inside(folder: Path, name: Any) -> Path:
-    path = (folder / _text(name)).resolve()
+    try:
+        path = (folder / _text(name)).resolve()
+        exists = path.is_file()
+    except OSError as error:
+        raise ValueError(f"image {name:.60} cannot be looked up ({error.strerror})") from error
     if not path.is_relative_to(folder.resolve()):
         raise ValueError(f"image {name} lies outside the task's folder")
-    if not path.is_file():
+    if not exists:
         raise ValueError(f"image {name} does not exist")
     return path

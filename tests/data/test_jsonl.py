@@ -1,0 +1,133 @@
+"""The JSON-lines reader: what it reads, and for each bad line a message with its number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equipoise.data.readers import jsonl
+from equipoise.data.sample import Sample, Turn
+from equipoise.errors import DataError
+
+GOOD = {"prompt": "q", "answer": "a"}
+
+
+def read(folder: Path, *rows: Any) -> list[Sample]:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return jsonl.read("own", "train", path=folder)
+
+
+def mistake(folder: Path, *rows: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read(folder, *rows)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message.removeprefix(f"task own: {folder / 'train.jsonl'}, ")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (folder / "images" / name).touch()
+    (tmp_path / "outside.png").touch()
+    return folder
+
+
+def test_a_question_and_its_answer(folder):
+    [sample] = read(folder, GOOD)
+    assert sample == Sample("1", "own", (Turn("user", "q"), Turn("assistant", "a")), (), ("a",))
+
+
+def test_a_conversation(folder):
+    messages = [{"role": role, "content": role[0]} for role in ("system", "user", "assistant", "user", "assistant")]
+    [sample] = read(folder, {"messages": messages, "id": "x", "references": ["a", "b"]})
+    assert [(turn.role, turn.text) for turn in sample.turns] == [(m["role"], m["content"]) for m in messages]
+    assert (sample.id, sample.prompt, sample.references) == ("x", "u", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "names"),
+    [("image", "images/a.png", ["a.png"]), ("images", ["images/b.png", "images/a.png"], ["b.png", "a.png"])],
+)
+def test_images_are_relative_to_the_folder(folder, key, value, names):
+    [sample] = read(folder, {**GOOD, key: value})
+    assert sample.images == tuple(folder / "images" / name for name in names)
+
+
+def test_empty_lines_are_skipped_and_counted(folder):
+    assert [sample.id for sample in read(folder, GOOD, "", "  ", GOOD)] == ["1", "4"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[1]", "found [1]; expected an object"),
+        ({"prompt": "q"}, "'answer' is missing"),
+        ({"answer": "a"}, "'prompt' is missing"),
+        ({"prompt": 3, "answer": "a"}, "found 3 where a text is expected"),
+        ({"prompt": "q", "answer": None}, "found None where a text is expected"),
+        ({"messages": []}, "a conversation must begin with a user"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "and end with an answer"),
+        ({"messages": [{"role": "user", "content": "q"}] * 2}, "and end with an answer"),
+        ({"messages": [{"role": "human", "content": "q"}]}, "role is 'human'; allowed: system, user, assistant"),
+        ({"messages": [{"content": "q"}]}, "'role' is missing"),
+        ({"messages": [{"role": "user"}]}, "'content' is missing"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "where a text is expected"),
+        ({**GOOD, "image": "images/none.png"}, "image images/none.png does not exist"),
+        ({**GOOD, "image": "images"}, "image images does not exist"),
+        ({**GOOD, "image": "../outside.png"}, "image ../outside.png lies outside the task's folder"),
+        ({**GOOD, "image": "images/../../outside.png"}, "lies outside the task's folder"),
+        ({**GOOD, "image": "/etc/passwd"}, "image /etc/passwd lies outside the task's folder"),
+        ({**GOOD, "images": ["images/a.png", 3]}, "found 3 where a text is expected"),
+        ({**GOOD, "references": [1]}, "found 1 where a text is expected"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(folder, row, reason):
+    message = mistake(folder, GOOD, "", row, GOOD)
+    assert message.startswith("line 3: ")
+    assert reason in message
+
+
+def test_a_link_may_not_lead_outside(folder):
+    (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
+    assert "lies outside the task's folder" in mistake(folder, {**GOOD, "image": "images/link.png"})
+
+
+def test_a_missing_file_and_one_that_is_not_text(folder):
+    with pytest.raises(DataError, match=r"train\.jsonl cannot be read"):
+        jsonl.read("own", "train", path=folder)
+    (folder / "train.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"train\.jsonl cannot be read"):
+        jsonl.read("own", "train", path=folder)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_only_line_feeds_end_a_line(folder, separator):
+    [sample] = read(folder, json.dumps({"prompt": f"one{separator}two", "answer": "a"}, ensure_ascii=False))
+    assert sample.prompt == f"one{separator}two"
+
+
+def test_references_that_are_one_text_are_not_its_letters(folder):
+    try:
+        [sample] = read(folder, {**GOOD, "references": "yes"})
+    except DataError:
+        return
+    assert sample.references == ("yes",)
+
+
+@pytest.mark.parametrize(
+    "roles", [["system", "assistant"], ["assistant", "assistant"], ["assistant", "user", "assistant"]]
+)
+def test_a_conversation_begins_with_a_user(folder, roles):
+    mistake(folder, {"messages": [{"role": role, "content": "t"} for role in roles]})
+
+
+def test_an_image_name_that_is_too_long(folder):
+    assert mistake(folder, {**GOOD, "image": "x" * 300}).startswith("line 1: ")

@@ -1,0 +1,60 @@
+"""Greedy answers: in batches the same as one by one. The control: every sample gets another image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from equipoise.data.readers import easy_vqa
+from equipoise.data.sample import Sample, Turn
+from equipoise.data.tasks import read_task
+from equipoise.evaluation.generate import generate, with_shuffled_images
+from equipoise.recipe import Task
+
+
+def test_batches_padded_on_the_left_answer_as_samples_alone_do(model, collator):
+    captions = easy_vqa.read("caption", "validation", caption=True)
+    questions = easy_vqa.read("vqa", "validation")
+    text = Sample("t", "t", (Turn("user", "What is the capital of France?"), Turn("assistant", "Paris")))
+    samples = [captions[0], questions[5], text, captions[1], questions[0]]
+    finished: list[int] = []
+    batched = generate(model, collator, samples, max_new_tokens=6, batch_size=3, advance=finished.append)
+    alone = [generate(model, collator, [sample], max_new_tokens=6)[0] for sample in samples]
+    assert batched == alone
+    assert finished == [3, 2]
+    assert len(set(alone)) == len(samples), "answers that do not differ prove nothing"
+
+
+def test_answers_are_bare_texts_of_bounded_length(model, collator):
+    [sample] = easy_vqa.read("caption", "validation", caption=True)[:1]
+    [whole], [cut] = (generate(model, collator, [sample], max_new_tokens=n) for n in (8, 1))
+    assert whole == whole.strip()
+    assert "<|" not in whole
+    assert whole.startswith(cut)
+    assert len(collator.processor.tokenizer(cut)["input_ids"]) == 1
+
+
+def shuffled_pairs(samples: list[Sample]) -> list[tuple[Sample, Sample]]:
+    return list(zip(samples, with_shuffled_images(samples), strict=True))
+
+
+@pytest.mark.parametrize("limit", [None, 200, 201])
+def test_every_easy_vqa_question_gets_another_image(limit):
+    task = Task.model_validate({"name": "vqa", "reader": "easy_vqa", "max_test": limit})
+    pairs = shuffled_pairs(read_task(task, "test", seed=0))
+    assert [pair for pair in pairs if pair[0].images == pair[1].images] == []
+
+
+def test_only_the_images_change_and_none_is_lost():
+    samples = easy_vqa.read("vqa", "validation")
+    pairs = shuffled_pairs(samples)
+    for one, other in pairs:
+        assert (one.id, one.turns, one.references, one.task) == (other.id, other.turns, other.references, other.task)
+    assert {one.images for one, _ in pairs} == {other.images for _, other in pairs}
+
+
+def test_a_list_that_asks_about_all_images_twice():
+    turns = (Turn("user", "q"), Turn("assistant", "a"))
+    samples = [Sample(f"{q}-{i}", "t", turns, (Path(f"{i}.png"),)) for q in range(2) for i in range(6)]
+    assert [one for one, other in shuffled_pairs(samples) if one.images == other.images] == []

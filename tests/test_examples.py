@@ -1,0 +1,38 @@
+"""The examples run as they stand, on the embedded model and data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(example: str, folder: Path) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(EXAMPLES / example), "2"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_bare_loop_measures_kappa_and_moves_the_learning_rates(tmp_path: Path) -> None:
+    lines = [line.split() for line in run("bare_loop.py", tmp_path).splitlines() if line.startswith("step")]
+    assert len(lines) == 2
+    assert float(lines[0][5]) > 0  # kappa
+    first, second = (line[-3::2] for line in lines)
+    assert first[0] == first[1]  # nothing measured before the first step: equal rates
+    assert second[0] != second[1]
+
+
+def test_attach_trl_adds_kappa_to_an_ordinary_sft_script(tmp_path: Path) -> None:
+    output = run("attach_trl.py", tmp_path)
+    assert "'kappa':" in output
+    assert len((tmp_path / "runs/attach_trl/metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_attach_trl_needs_three_lines_of_ours() -> None:
+    ours = [line for line in (EXAMPLES / "attach_trl.py").read_text().splitlines() if "# line" in line]
+    assert len(ours) == 3

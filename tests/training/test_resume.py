@@ -1,0 +1,174 @@
+"""kill -9, then --resume, as often as it takes: the log and the weights of a run that was never disturbed, bit for bit.
+
+Everything goes through the command line in processes of their own. A kill hits either when the log has some lines
+(from outside, as a scheduler would), or at one exact file operation (`_killed.py`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from equipoise.recipe import load_recipe
+from equipoise.training.run import train
+from equipoise.training.run_directory import RunDirectory
+from training import _checkpoint as tiny
+from training._compare import same, weights
+
+KILLED = Path(__file__).with_name("_killed.py")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "commit": {"schedule": "commit"},
+    "look-back": {"schedule": "commit", "estimator": "lookback"},
+    "feature-cd": {"schedule": "feature-cd"},
+}
+STEPS = 8  # of six steps an epoch, so that the end lies within one
+
+
+class Case:
+    """One recipe: its file, an undisturbed run of it, and a folder to disturb another in."""
+
+    def __init__(self, recipe: Path, undisturbed: RunDirectory, folder: Path):
+        self.recipe = recipe
+        self.undisturbed = undisturbed
+        self.run = RunDirectory(folder)
+
+    def start(self, moment: str = "", resume: bool = False) -> subprocess.Popen[str]:
+        command = [sys.executable, KILLED, moment, "train", self.recipe, "--out", self.run.path]
+        return subprocess.Popen(
+            list(map(str, command + ["--resume"] * resume)),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def die(self, moment: str, resume: bool = False) -> None:
+        """Run until the process kills itself at a file operation."""
+        process = self.start(moment, resume)
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, printed
+
+    def kill_after(self, lines: int, resume: bool = False) -> None:
+        """Run until the log has so many lines, then kill."""
+        process = self.start(resume=resume)
+        while self.lines < lines:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not self.run.done
+
+    @property
+    def lines(self) -> int:
+        file = self.run.metrics_file
+        return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+    def resume(self) -> str:
+        """Run to the end; returns what was printed."""
+        process = self.start(resume=True)
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, printed
+        return printed
+
+    def assert_as_undisturbed(self) -> None:
+        assert self.run.done
+        assert self.run.metrics_file.read_bytes() == self.undisturbed.metrics_file.read_bytes()
+        assert same(weights(self.run.model), weights(self.undisturbed.model))
+        assert [line["step"] for line in self.run.timings()] == list(range(1, STEPS + 1))
+
+
+@pytest.fixture(scope="module")
+def make_case(checkpoint: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    undisturbed: dict[str, tuple[Path, RunDirectory]] = {}
+
+    def make(variant: str) -> Case:
+        folder = tmp_path_factory.mktemp("case")
+        if variant not in undisturbed:
+            content = tiny.settings(checkpoint, dataset, VARIANTS[variant], max_steps=STEPS, save_steps=2, seed=3)
+            recipe = tiny.write_recipe(folder / "recipe.yaml", content)
+            run = train(load_recipe(recipe), folder / "undisturbed", Console(file=io.StringIO()))
+            undisturbed[variant] = recipe, run
+        return Case(*undisturbed[variant], folder / "disturbed")
+
+    return make
+
+
+def test_killed_before_the_first_checkpoint_and_in_the_middle(make_case: Callable[[str], Case]) -> None:
+    case = make_case("commit")
+    case.kill_after(lines=1)
+    assert case.run.newest_checkpoint() is None
+    case.kill_after(lines=5, resume=True)
+    case.resume()
+    case.assert_as_undisturbed()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_while_a_checkpoint_is_written_twice(make_case: Callable[[str], Case], variant: str) -> None:
+    case = make_case(variant)
+    # All of the checkpoint is there but its last file; then the same checkpoint again, at its beginning.
+    case.die("checkpoint-4/trainer_state.json")
+    torn = case.run.checkpoints / "checkpoint-4"
+    assert (torn / "balance_state.pt").is_file()
+    assert case.run.newest_checkpoint() == case.run.checkpoints / "checkpoint-2"
+    case.die("checkpoint-6/adapter_config.json", resume=True)
+    assert case.lines == 6
+    assert case.run.newest_checkpoint() == case.run.checkpoints / "checkpoint-4"
+    case.resume()
+    case.assert_as_undisturbed()
+
+
+def test_killed_after_the_last_checkpoint(make_case: Callable[[str], Case]) -> None:
+    """In this process: the kill left neither the model nor done.json."""
+    case = make_case("commit")
+    shutil.copytree(case.undisturbed.path, case.run.path)
+    shutil.rmtree(case.run.model)
+    case.run.done_file.unlink()
+    train(load_recipe(case.recipe), case.run.path, Console(file=io.StringIO()), resume=True)
+    case.assert_as_undisturbed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("lines", [1, 2, 3, 4, 6, 7])
+def test_killed_at_any_step(make_case: Callable[[str], Case], variant: str, lines: int) -> None:
+    case = make_case(variant)
+    case.kill_after(lines)
+    case.resume()
+    case.assert_as_undisturbed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "os.rename:recipe.yaml", "environment.json", "modules.json", "metrics.jsonl",
+        "os.mkdir:checkpoint-2", "checkpoint-2/trainer_state.json",
+        "os.mkdir:checkpoint-6", "shutil.rmtree:checkpoint-2", "os.rmdir:checkpoint-2",
+        "os.mkdir:checkpoint-8", "checkpoint-8/trainer_state.json",
+    ],
+)  # fmt: skip
+def test_killed_at_any_file(make_case: Callable[[str], Case], moment: str) -> None:
+    case = make_case("commit")
+    case.die(moment)
+    case.resume()
+    case.assert_as_undisturbed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["os.mkdir:/.model-", "os.rename:/.model-", "os.rename:done.json"])
+def test_killed_while_the_model_is_saved(make_case: Callable[[str], Case], moment: str) -> None:
+    case = make_case("commit")
+    case.die(moment)
+    case.resume()
+    case.assert_as_undisturbed()
+    assert not list(case.run.path.glob(".*"))
