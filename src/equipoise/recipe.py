@@ -54,6 +54,8 @@ class Coordination:
         min_factor: no learning-rate factor falls below it.
         regulariser_weight: weight of the drift's gradient (`commit`).
         regulariser_cap: largest ratio of its norm to the loss gradient's, per module; null for none.
+        regulariser_samples: how many samples of the step's batch the drift's gradient is taken on, an unbiased
+            estimate of that on all; null for all.
         reference: the module S of kappa = d_llm / d_S; the first encoder module when None.
         amplification: measure this multiple of each step; lifts both drifts out of bf16's rounding. When None: 1, or
             8 where the trainer computes in a 16-bit type.
@@ -73,6 +75,7 @@ class Coordination:
     min_factor: Annotated[Real, Field(ge=0, lt=1)] = 0.02
     regulariser_weight: Annotated[Real, Field(ge=0)] = 1.0
     regulariser_cap: Annotated[Real, Field(gt=0)] | None = 1.0
+    regulariser_samples: Count | None = None
     reference: str | None = None
     amplification: Annotated[Real, Field(ge=1)] | None = None
     theory: bool = True

@@ -226,6 +226,34 @@ def test_amplification_leaves_kappa_nearly_unchanged_and_is_given_up_outside_the
 # ---------------------------------------------------------------------------------------------- regulariser
 
 
+def regularised_gradients(samples: int | None) -> list[torch.Tensor]:
+    """The gradients that the second step of a run hands to the optimizer, dropout on."""
+    torch.manual_seed(0)
+    model, division = tiny.toy()
+    optimizer = adamw(model, 3e-3)
+    settings = Coordination("commit", every=1, regulariser_cap=None, regulariser_samples=samples)
+    coordinator = Coordinator(model, optimizer, settings, division)
+    tiny.train_step(model, optimizer, tiny.toy_step(seed=0), coordinator)
+    optimizer.zero_grad()
+    for batch in tiny.toy_step(seed=1):
+        coordinator.observe(batch)
+        model(**batch).loss.backward()
+    coordinator.before_step()
+    return [p.grad.clone() for _, p in division.parameters() if p.grad is not None]
+
+
+def test_regularising_on_as_many_samples_as_there_are_is_regularising_on_all():
+    assert all(map(torch.equal, regularised_gradients(None), regularised_gradients(5)))
+
+
+def test_regularising_on_fewer_samples_keeps_the_size_of_the_gradient():
+    """A mean over the drawn samples, not a sum that shrinks with them."""
+    whole, part = regularised_gradients(None), regularised_gradients(2)
+    assert not all(map(torch.equal, whole, part))
+    sizes = [torch.cat([g.flatten() for g in gradients]).norm().item() for gradients in (whole, part)]
+    assert 0.5 < sizes[1] / sizes[0] < 2
+
+
 def test_before_step_subtracts_the_capped_drift_gradient():
     model = tiny.lora_llava()
     division, optimizer = partition(model), adamw(model, 3e-3)

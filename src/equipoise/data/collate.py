@@ -106,7 +106,7 @@ class Collator:
             if start < 0 or ids[start:stop].tolist() != tokens:
                 raise DataError(
                     f"task {sample.task}: sample {sample.id}: the answer's tokens are not found in the conversation's; "
-                    "the chat template must render each turn alike whatever follows it, and an answer may not begin with "
+                    "the chat template must render each turn alike whatever follows, and an answer may not begin with "
                     "white space, which merges with what precedes"
                 )
             if is_answer:

@@ -110,7 +110,7 @@ class Coordinator:
             record[f"grad_norm/{name}"] = norm
             record[f"grad_norm_relative/{name}"] = norm / size if size > 0 else 0.0
         if self._previous is not None:
-            drifts, gradients = look_back(self.model, self.division, self._previous, self._batches, self._states)
+            drifts, gradients = self._look_back(self._previous)
             for name, drift in drifts.by_module.items():
                 record[f"lookback_drift/{name}"] = drift
             if self.regularises:
@@ -172,8 +172,17 @@ class Coordinator:
             self._record[f"lr/{name}"] = 0.0 if name in waiting else rate
             self._record[f"lr_factor/{name}"] = 0.0 if name in waiting else factors[name]
 
+    def _look_back(self, previous: Values) -> tuple[Drifts, dict[str, Values]]:
+        count = self.settings.regulariser_samples
+        if count is None:
+            return look_back(self.model, self.division, previous, self._batches, self._states)
+        drawn = self._sample(count)
+        batches, states = [batch for _, batch in drawn], [self._states[position] for position, _ in drawn]
+        return look_back(self.model, self.division, previous, batches, states)
+
     def _measure(self, before: Values) -> Drifts:
-        batches = self._batches if self.settings.estimator == "exact" else self._sample()
+        exact = self.settings.estimator == "exact"
+        batches = self._batches if exact else [batch for _, batch in self._sample(self.settings.samples)]
         settings = self.settings
         drifts = measure(self.model, self.division, before, batches, self.amplification, settings.theory)
         measured = self.step // (1 if settings.estimator == "exact" else settings.every)
@@ -189,10 +198,14 @@ class Coordinator:
             self._record["amplification"] = drifts.amplification
         return drifts
 
-    def _sample(self) -> list[Batch]:
-        """Draw samples of the step's batch, evenly from its micro-batches, the same ones whenever this step is run."""
+    def _sample(self, count: int) -> list[tuple[int, Batch]]:
+        """Draw samples of the step's batch, evenly from its micro-batches, the same ones whenever this step is run.
+
+        Returns:
+            The number of each micro-batch that gives any, and what it gives.
+        """
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        left = self.settings.samples
+        left = count
         token = getattr(getattr(self.model, "config", None), "image_token_id", None)
         drawn: list[tuple[int, Batch]] = []
         # The smallest first, so that what they lack is drawn from the larger ones.
@@ -204,7 +217,7 @@ class Coordinator:
             left -= min(share, batch["labels"].shape[0])
             indices = torch.randperm(batch["labels"].shape[0], generator=generator)[:share].sort().values
             drawn.append((position, subset(batch, indices.to(batch["labels"].device), token)))
-        return [batch for _, batch in sorted(drawn, key=lambda pair: pair[0])]
+        return sorted(drawn, key=lambda pair: pair[0])
 
     def _take(self, drifts: Drifts, step: int) -> None:
         """Enter one measurement into the window, the schedule and the record."""

@@ -15,7 +15,9 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
     """Print a row a run: validation loss, scores and their controls, kappa, what balancing cost."""
     views = view_all(runs)
     tasks = list(dict.fromkeys(task for view in views for task in view.tasks))
-    table = Table("run", "validation loss")
+    table = Table()
+    table.add_column("run", no_wrap=True)
+    table.add_column("validation loss", justify="right")
     for task in tasks:
         for column in (task, "majority answer", "shuffled images"):
             table.add_column(column, justify="right")

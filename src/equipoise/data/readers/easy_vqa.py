@@ -11,7 +11,7 @@ Layout, as its README describes it: `data/{train,test}/questions.json`, a list o
 | test | test, all 1,000 |
 
 `caption=True` turns each image into one captioning sample, worded from the answers to the shape and colour questions;
-the alignment stage learns from those.
+`yes_no=False` leaves out the three questions in four that yes or no answers. The alignment stage learns from both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHAPES = ("circle", "rectangle", "triangle")
 CAPTION_PROMPT = "Describe the image."
 
 
-def read(task: str, split: str, path: Path | None = None, caption: bool = False) -> list[Sample]:
+def read(task: str, split: str, path: Path | None = None, caption: bool = False, yes_no: bool = True) -> list[Sample]:
     """Read one split.
 
     Args:
@@ -42,6 +42,7 @@ def read(task: str, split: str, path: Path | None = None, caption: bool = False)
         split: `align`, `train`, `validation` or `test`.
         path: the folder that holds `data/`; the packaged copy when None.
         caption: one caption an image instead of its questions.
+        yes_no: keep the questions that are answered by yes or no.
 
     Raises:
         DataError: an unknown split, or files that are not easy-VQA's.
@@ -61,6 +62,8 @@ def read(task: str, split: str, path: Path | None = None, caption: bool = False)
     rows = [row for row in rows if row[2] in ids]
     if caption:
         rows = _captions(rows)
+    elif not yes_no:
+        rows = [row for row in rows if row[1] not in ("yes", "no")]
     return [
         Sample(
             id=f"{folder}-{image}-{index}",
