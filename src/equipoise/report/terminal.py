@@ -17,11 +17,11 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
     tasks = list(dict.fromkeys(task for view in views for task in view.tasks))
     table = Table()
     table.add_column("run", no_wrap=True)
-    table.add_column("validation loss", justify="right")
+    table.add_column("val loss", justify="right")
     for task in tasks:
-        for column in (task, "majority answer", "shuffled images"):
+        for column in (task, "majority", "shuffled"):
             table.add_column(column, justify="right")
-    for column in ("mean kappa", "std of log kappa", "step time"):
+    for column in ("mean kappa", "std log kappa", "step time"):
         table.add_column(column, justify="right")
     for view in views:
         row = [view.label, _shown(view.validation_loss, 4)]
