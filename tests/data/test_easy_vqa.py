@@ -105,3 +105,11 @@ def test_a_folder_of_ones_own(tmp_path):
     [sample] = easy_vqa.read("vqa", "train", path=tmp_path)
     assert sample.images == (folder / "images" / "1600.png",)
     assert easy_vqa.read("vqa", "train", path=tmp_path, caption=True) == []  # its colour is not known
+
+
+def test_without_yes_no_questions_only_shapes_and_colours_are_asked_for():
+    everything, open_questions = easy_vqa.read("t", "align"), easy_vqa.read("t", "align", yes_no=False)
+    assert {s.references[0] for s in everything} > {"yes", "no"}
+    assert not {s.references[0] for s in open_questions} & {"yes", "no"}
+    answered_otherwise = [s for s in everything if s.references[0] not in ("yes", "no")]
+    assert [s.turns for s in open_questions] == [s.turns for s in answered_otherwise]

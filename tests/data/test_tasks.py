@@ -71,7 +71,9 @@ def test_options_reach_the_reader_and_unknown_ones_are_named():
     assert {sample.prompt for sample in read_task(captions, "train", 0)} == {"Describe the image."}
     for option in ("captoin", "path", "task", "split"):
         wrong = Task.model_validate({"name": "c", "reader": "easy_vqa", "options": {option: True}})
-        with pytest.raises(DataError, match=rf"^tasks\.c\.options\.{option}: .* no such option; allowed: caption$"):
+        with pytest.raises(
+            DataError, match=rf"^tasks\.c\.options\.{option}: .* no such option; allowed: caption, yes_no$"
+        ):
             read_task(wrong, "train", 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,14 +16,11 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
     """Print a row a run: validation loss, scores and their controls, kappa, what balancing cost."""
     views = view_all(runs)
     tasks = list(dict.fromkeys(task for view in views for task in view.tasks))
-    table = Table()
+    table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("run", no_wrap=True)
-    table.add_column("val loss", justify="right")
-    for task in tasks:
-        for column in (task, "majority", "shuffled"):
-            table.add_column(column, justify="right")
-    for column in ("mean kappa", "std log kappa", "step time"):
-        table.add_column(column, justify="right")
+    columns = [column for task in tasks for column in (task, "majority", "shuffled")]
+    for column in ("val loss", *columns, "mean kappa", "std log kappa", "step time"):
+        table.add_column(column, justify="right", min_width=max(map(len, column.split())))
     for view in views:
         row = [view.label, _shown(view.validation_loss, 4)]
         for task in tasks:
