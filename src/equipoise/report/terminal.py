@@ -19,8 +19,8 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("run", no_wrap=True)
     columns = [column for task in tasks for column in (task, "majority", "shuffled")]
-    for column in ("val loss", *columns, "mean kappa", "std log kappa", "step time"):
-        table.add_column(column, justify="right", min_width=max(map(len, column.split())))
+    for column in ("loss", *columns, "kappa", "std", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
     for view in views:
         row = [view.label, _shown(view.validation_loss, 4)]
         for task in tasks:
@@ -30,6 +30,11 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
         row.append("-" if view.step_ratio is None else f"{view.step_ratio:.2f}x")
         table.add_row(*row)
     console.print(table)
+    console.print(
+        "loss: validation, nats a token; kappa: geometric mean after the first quarter of the measurements; std: of log "
+        "kappa; time: of all steps, over the same without balancing",
+        highlight=False,
+    )
 
 
 def _shown(value: float | None, digits: int) -> str:
