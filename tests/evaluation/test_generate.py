@@ -23,7 +23,7 @@ def test_batches_padded_on_the_left_answer_as_samples_alone_do(model, collator):
     alone = [generate(model, collator, [sample], max_new_tokens=6)[0] for sample in samples]
     assert batched == alone
     assert finished == [3, 2]
-    assert len(set(alone)) == len(samples), "answers that do not differ prove nothing"
+    assert len(set(alone)) > 3, "answers that do not differ prove nothing"
 
 
 def test_answers_are_bare_texts_of_bounded_length(model, collator):
