@@ -31,7 +31,7 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     console.print(
-        "loss: validation, nats a token; kappa: geometric mean after the first quarter of the measurements; std: of log "
+        "loss: validation, nats a token; kappa: geometric mean after a quarter of the measurements; std: of log "
         "kappa; time: of all steps, over the same without balancing",
         highlight=False,
     )
