@@ -184,3 +184,15 @@ def test_a_parameter_outside_the_loss_stays_without_gradient():
     apply_regulariser(division, {"llm": {"a": gradient(1, 0), "b": gradient(0, 2)}}, cap=None)
     assert division.modules["llm"].trainable["a"].grad is None
     tiny.assert_same(division.modules["llm"].trainable["b"].grad, gradient(0, 10))
+
+
+def test_without_gradients_the_drifts_are_the_same_and_nothing_is_differentiated(monkeypatch):
+    model = tiny.lora_llava()
+    division, batches = partition(model), tiny.llava_step(seed=1)
+    previous = {name: p.detach() * 1.01 for name, p in model.named_parameters()}
+    states = [RandomState() for _ in batches]
+    drifts, _ = look_back(model, division, previous, batches, states)
+    monkeypatch.setattr(torch.autograd, "grad", None)
+    alone, gradients = look_back(model, division, previous, batches, states, with_gradients=False)
+    assert alone.by_module == drifts.by_module
+    assert not any(gradients.values())

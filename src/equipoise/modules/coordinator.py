@@ -175,10 +175,10 @@ class Coordinator:
     def _look_back(self, previous: Values) -> tuple[Drifts, dict[str, Values]]:
         count = self.settings.regulariser_samples
         if count is None:
-            return look_back(self.model, self.division, previous, self._batches, self._states)
+            return look_back(self.model, self.division, previous, self._batches, self._states, self.regularises)
         drawn = self._sample(count)
         batches, states = [batch for _, batch in drawn], [self._states[position] for position, _ in drawn]
-        return look_back(self.model, self.division, previous, batches, states)
+        return look_back(self.model, self.division, previous, batches, states, self.regularises)
 
     def _measure(self, before: Values) -> Drifts:
         exact = self.settings.estimator == "exact"

@@ -172,7 +172,12 @@ def measure(
 
 
 def look_back(
-    model: nn.Module, division: Partition, previous: Values, batches: Sequence[Batch], states: Sequence[RandomState]
+    model: nn.Module,
+    division: Partition,
+    previous: Values,
+    batches: Sequence[Batch],
+    states: Sequence[RandomState],
+    with_gradients: bool = True,
 ) -> tuple[Drifts, dict[str, Values]]:
     """Drifts of the previous update on the current batch, and their gradients (eq. 10-11).
 
@@ -186,6 +191,7 @@ def look_back(
         previous: theta_{t-1} of every trainable parameter.
         batches: the micro-batches of the step, whole.
         states: random states before each micro-batch's training forward.
+        with_gradients: off where the drifts alone are wanted, which saves a backward pass a module.
 
     Returns:
         The drifts (means over the step's samples), and for each module the gradient of its drift by parameter name.
@@ -200,7 +206,7 @@ def look_back(
             for name, module in modules.items():
                 with holding(module.trainable, previous), replaying(model, state):
                     references[name] = supervised(model, batch).log_probs_KV
-        with replaying(model, state), torch.enable_grad():
+        with replaying(model, state), torch.set_grad_enabled(with_gradients):
             current = supervised(model, batch)
         if current.supervised_samples == 0:
             continue
@@ -210,6 +216,8 @@ def look_back(
         for index, (name, module) in enumerate(modules.items()):
             drift = current.sum_of_sample_means(kl_divergence(references[name], current_KV))
             sums[name] += drift.item()
+            if not with_gradients:
+                continue
             found = torch.autograd.grad(
                 drift, list(module.trainable.values()), retain_graph=index + 1 < len(modules), allow_unused=True
             )
