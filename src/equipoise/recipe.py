@@ -105,19 +105,24 @@ class _Section(BaseModel):
 
 
 class Lora(_Section):
-    """LoRA on the LLM's linear layers (peft); the paper's settings by default."""
+    """LoRA on the LLM's linear layers (peft); the paper's settings by default.
+
+    Attributes:
+        merge: when training has ended, also save the whole model with LoRA's updates added to its weights.
+    """
 
     rank: Count = 16
     alpha: Count = 32
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.05
     dora: bool = False
+    merge: bool = False
 
 
 class Model(_Section):
     """What to tune.
 
     Attributes:
-        path: a folder, a hub id, or `embedded:smol-vlm`.
+        path: a folder, a hub id, or `embedded:` and a name (`smol-vlm`, `smol-audio`, `smol-audio-vision`).
         lora: adapters on the LLM; null trains no adapter.
         train: module name to `full` or `frozen`; what is not named follows the family (the connector is trained, the
             towers are frozen, the LLM learns by LoRA alone).
@@ -152,7 +157,7 @@ class Task(_Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    reader: Literal["easy_vqa", "jsonl"]
+    reader: Literal["easy_vqa", "jsonl", "asterisk", "tuxpaint"]
     path: Path | None = None
     metric: Literal["exact_match"] | None = None
     train: str | None = "train"

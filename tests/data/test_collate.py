@@ -167,13 +167,13 @@ def test_a_template_that_renders_turns_differently_later_is_refused(processor):
         collator([sample("One?", "first answer", "Two?", "second answer")])
 
 
-def test_a_template_that_ends_answers_with_nothing_is_no_mistake(processor):
+def test_where_the_template_does_not_end_answers_the_last_one_gets_the_end_of_text(processor):
     template = (
         "{% for m in messages %}{{ m.role }}:\n{{ m.content[0].text }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant:\n{% endif %}"
     )
     collator = Collator(with_template(processor, template))
-    assert supervised(collator, collator([sample("One?", "answer")])) == "answer"
+    assert supervised(collator, collator([sample("One?", "answer")])) == "answer<|im_end|>"
 
 
 def test_a_processor_without_a_template_is_refused(processor):

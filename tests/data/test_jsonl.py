@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_question_and_its_answer(folder):
     [sample] = read(folder, GOOD)
-    assert sample == Sample("1", "own", (Turn("user", "q"), Turn("assistant", "a")), (), ("a",))
+    assert sample == Sample("1", "own", (Turn("user", "q"), Turn("assistant", "a")), references=("a",))
 
 
 def test_a_conversation(folder):
@@ -49,6 +49,17 @@ def test_a_conversation(folder):
     [sample] = read(folder, {"messages": messages, "id": "x", "references": ["a", "b"]})
     assert [(turn.role, turn.text) for turn in sample.turns] == [(m["role"], m["content"]) for m in messages]
     assert (sample.id, sample.prompt, sample.references) == ("x", "u", ("a", "b"))
+
+
+@pytest.mark.parametrize("value", ["a.wav", ["a.wav"]])
+def test_audio_is_relative_to_the_folder(folder, value):
+    (folder / "a.wav").touch()
+    [sample] = read(folder, {**GOOD, "audio" if isinstance(value, str) else "audios": value})
+    assert (sample.audios, sample.images) == ((folder / "a.wav",), ())
+
+
+def test_audio_that_does_not_exist_is_called_audio(folder):
+    assert mistake(folder, {**GOOD, "audio": "b.wav"}) == "line 1: audio b.wav does not exist"
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_sum_of_sample_means_weighs_samples_and_not_tokens():
 
 def test_subset_takes_the_samples_of_every_tensor():
     batch = {**tiny.llava_batch((3, 1, 5)), "names": "left as it is"}
-    chosen = subset(batch, torch.tensor([0, 2]), tiny.IMAGE_TOKEN)
+    chosen = subset(batch, torch.tensor([0, 2]), [tiny.IMAGE_TOKEN])
     for name in ("input_ids", "attention_mask", "pixel_values", "labels"):
         assert torch.equal(chosen[name], batch[name][[0, 2]]), name
     assert chosen["names"] == "left as it is"
@@ -101,19 +101,19 @@ def test_subset_takes_the_samples_of_every_tensor():
 def test_subset_gives_the_whole_batch_where_image_tokens_are_unequal():
     batch = tiny.llava_batch((3, 1, 5))
     batch["input_ids"][1, 1] = 5
-    assert subset(batch, torch.tensor([0]), tiny.IMAGE_TOKEN)["labels"].shape[0] == 3
+    assert subset(batch, torch.tensor([0]), [tiny.IMAGE_TOKEN])["labels"].shape[0] == 3
 
 
 def test_subset_gives_the_whole_batch_where_first_dimensions_differ():
     batch = tiny.llava_batch((3, 1, 5))
     batch["pixel_values"] = torch.cat([batch["pixel_values"], batch["pixel_values"][:1]])
-    whole = subset(batch, torch.tensor([0]), tiny.IMAGE_TOKEN)
+    whole = subset(batch, torch.tensor([0]), [tiny.IMAGE_TOKEN])
     tiny.assert_same(whole, batch)
 
 
 def test_subset_of_everything_is_the_batch():
     batch = tiny.llava_batch((3, 1, 5))
-    tiny.assert_same(subset(batch, torch.arange(3), tiny.IMAGE_TOKEN), batch)
+    tiny.assert_same(subset(batch, torch.arange(3), [tiny.IMAGE_TOKEN]), batch)
 
 
 # ---------------------------------------------------------------------------------------------- no trace

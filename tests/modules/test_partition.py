@@ -12,8 +12,10 @@ from equipoise.errors import PartitionError
 from equipoise.modules.partition import find_decoder, partition, split_param_groups
 
 
-def owned(model: nn.Module, patterns: dict[str, str] | None = None) -> dict[str, set[str]]:
-    return {name: set(module.trainable) for name, module in partition(model, patterns).modules.items()}
+def owned(
+    model: nn.Module, patterns: dict[str, str] | None = None, family: dict[str, list[str]] | None = None
+) -> dict[str, set[str]]:
+    return {name: set(module.trainable) for name, module in partition(model, patterns, family).modules.items()}
 
 
 @pytest.mark.parametrize("kind", tiny.LLAVAS)
@@ -73,12 +75,29 @@ def test_a_pattern_takes_precedence_over_the_decoder():
     assert "lm_head.weight" not in modules["llm"]
 
 
-def test_family_names_only_what_patterns_and_decoder_leave():
+def test_family_names_only_what_patterns_leave():
     model = tiny.llava()
-    family = {"towers": "vision_tower|language_model", "connector": "multi_modal_projector"}
+    family = {"tower": ["model.vision_tower"], "connector": ["model.multi_modal_projector"]}
     division = partition(model, {"projector": "multi_modal_projector"}, family)
-    assert list(division.modules) == ["towers", "projector", "llm"]  # a family name without parameters is no module
-    assert set(division.modules["towers"].trainable) == set(tiny.names_of(model, "vision_tower"))
+    assert list(division.modules) == ["tower", "projector", "llm"]  # a family name without parameters is no module
+    assert set(division.modules["tower"].trainable) == set(tiny.names_of(model, "vision_tower"))
+
+
+def test_family_names_are_whole_names_or_what_lies_below_them():
+    modules = owned(tiny.llava(), {}, {"a": ["model.vision"], "b": ["lm_head.weight"], "c": ["model.vision_tower.x"]})
+    assert "a" not in modules
+    assert modules["b"] == {"lm_head.weight"}
+    assert "c" not in modules
+
+
+def test_family_takes_what_lies_inside_the_decoder_and_the_innermost_name_decides():
+    layers = "model.language_model.layers"
+    modules = owned(tiny.llava(), {}, {"outer": [f"{layers}.1"], "inner": [f"{layers}.1.mlp"]})
+    assert modules["inner"] == {f"{layers}.1.mlp.{part}_proj.weight" for part in ("gate", "up", "down")}
+    assert modules["outer"]
+    assert all(name.startswith(f"{layers}.1.") and ".mlp." not in name for name in modules["outer"])
+    assert any(name.startswith(f"{layers}.0.mlp") for name in modules["llm"])
+    assert not any(name.startswith(f"{layers}.1.") for name in modules["llm"])
 
 
 def test_pefts_second_copy_of_a_module_to_save_is_in_no_module():

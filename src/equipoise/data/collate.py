@@ -1,16 +1,21 @@
 """From samples to the tensors a model trains or generates on.
 
-Labels are -100 everywhere but on the assistant's answers. Training pads on the right, generation on the left.
+Labels are -100 everywhere but on the assistant's answers. Training pads on the right, generation on the left. Samples
+with and without images or audio may share a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import soundfile
 import torch
 from PIL import Image
-from transformers import BatchFeature, ProcessorMixin
+from transformers import ProcessorMixin
 
+from equipoise.data.audio import load_audio
+from equipoise.data.encoding import Batch, Row, encode
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 
@@ -22,105 +27,142 @@ class Collator:
 
     Args:
         processor: a processor with a chat template and a tokenizer.
-        max_length: longest sequence in tokens, images included; None for no bound.
+        max_length: longest sequence in tokens, images and audio included; None for no bound.
+        prefix_attention: for models whose prompt attends to itself in both directions (PaliGemma): the answers are
+            told apart by `token_type_ids`.
     """
 
-    def __init__(self, processor: ProcessorMixin, max_length: int | None = None):
+    def __init__(self, processor: ProcessorMixin, max_length: int | None = None, prefix_attention: bool = False):
         if not getattr(processor, "chat_template", None):
             raise DataError("the processor has no chat template; set one before training")
         self.processor = processor
         self.max_length = max_length
+        self.prefix_attention = prefix_attention
+        begun = processor.tokenizer("a")["input_ids"]
+        self._bos = processor.tokenizer.bos_token if begun[0] == processor.tokenizer.bos_token_id else None
+        self._stops = ends_answers(processor)
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate whole conversations.
 
         Returns:
-            `input_ids`, `attention_mask`, `labels` [B, T], and what the processor makes of the images.
+            `input_ids`, `attention_mask`, `labels` [B, T], and what the processor makes of images and audio.
         """
         texts, answers = zip(*(self._render(sample) for sample in samples), strict=True)
-        batch = self._process(samples, list(texts), side="right")
+        batch = self._encode(samples, texts, side="right")
         labels = torch.full_like(batch["input_ids"], IGNORED)
         lengths = batch["attention_mask"].sum(dim=1).tolist()
-        for row, (sample, segments) in enumerate(zip(samples, answers, strict=True)):
-            self._label(sample, batch["input_ids"][row], labels[row], lengths[row], segments)
+        for row, sample in enumerate(samples):
+            self._label(sample, batch["input_ids"][row, : lengths[row]], labels[row], texts[row], answers[row])
         if self.max_length is not None and labels.shape[1] > self.max_length:
             longest = max(range(len(samples)), key=lengths.__getitem__)
             raise DataError(
                 f"task {samples[longest].task}: sample {samples[longest].id} has {lengths[longest]} tokens; "
                 f"max_length allows {self.max_length}"
             )
+        if self.prefix_attention:
+            batch["token_type_ids"] = (labels != IGNORED).long()
         batch["labels"] = labels
-        return dict(batch)
+        return batch
 
-    def prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    def prompts(self, samples: Sequence[Sample]) -> Batch:
         """Collate the conversations up to the last answer, for `generate`: padded on the left, no labels."""
-        texts = [self._template(_messages(sample)[:-1], prompt=True) for sample in samples]
-        return dict(self._process(samples, texts, side="left"))
+        texts = [self._begun(render(self.processor, _messages(sample)[:-1], prompt=True)) for sample in samples]
+        batch = self._encode(samples, texts, side="left")
+        if self.prefix_attention:
+            batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        return batch
 
-    def _template(self, messages: list[dict], prompt: bool) -> str:
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    def _begun(self, text: str) -> str:
+        """Put the token that begins a text in front, where the tokenizer would and the template did not."""
+        return text if not self._bos or text.startswith(self._bos) else self._bos + text
 
     def _check(self, sample: Sample) -> None:
-        token = getattr(self.processor, "image_token", None)
-        if token and any(token in turn.text for turn in sample.turns):
-            raise DataError(
-                f"task {sample.task}: sample {sample.id}: its text holds {token!r}, which stands for an image"
-            )
+        for kind in ("image", "audio"):
+            token = getattr(self.processor, f"{kind}_token", None)
+            if token and any(str(token) in turn.text for turn in sample.turns):
+                raise DataError(
+                    f"task {sample.task}: sample {sample.id}: its text holds {str(token)!r}, which stands for an {kind}"
+                )
+            part = {"image": "image_processor", "audio": "feature_extractor"}[kind]
+            if getattr(sample, f"{kind}s") and not hasattr(self.processor, part):
+                raise DataError(
+                    f"task {sample.task}: sample {sample.id} has an {kind}; {type(self.processor).__name__} takes none"
+                )
 
-    def _render(self, sample: Sample) -> tuple[str, list[tuple[str, bool]]]:
-        """Return the conversation's text, and that text cut at the answers as (text, is an answer)."""
+    def _render(self, sample: Sample) -> tuple[str, list[tuple[int, int]]]:
+        """Return the conversation's text, and where in it each answer begins and ends."""
         messages = _messages(sample)
-        text = self._template(messages, prompt=False).rstrip()
-        segments, position = [], 0
+        text = self._begun(render(self.processor, messages).rstrip())
+        spans = []
         for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            start = len(self._template(messages[:index], prompt=True))
-            stop = len(self._template(messages[: index + 1], prompt=False).rstrip())
-            segments += [(text[position:start], False), (text[start:stop], True)]
-            position = stop
-        return text, segments
+            if message["role"] == "assistant":
+                start = len(self._begun(render(self.processor, messages[:index], prompt=True)))
+                spans.append(
+                    (start, len(self._begun(render(self.processor, messages[: index + 1], prompt=False).rstrip())))
+                )
+        if not self._stops:
+            text += self.processor.tokenizer.eos_token
+            spans[-1] = (spans[-1][0], len(text))
+        return text, spans
 
-    def _process(self, samples: Sequence[Sample], texts: list[str], side: str) -> BatchFeature:
-        for sample in samples:
+    def _encode(self, samples: Sequence[Sample], texts: Sequence[str], side: str) -> Batch:
+        rate = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", 0)
+        rows = []
+        for sample, text in zip(samples, texts, strict=True):
             self._check(sample)
-        images = [image for sample in samples for image in load_images(sample)]
-        return self.processor(
-            text=texts,
-            images=images or None,
-            padding=True,
-            padding_side=side,
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+            rows.append(Row(text, load_images(sample), load_audios(sample, rate)))
+        return encode(self.processor, rows, side)
 
     def _label(
-        self, sample: Sample, ids: torch.Tensor, labels: torch.Tensor, length: int, segments: list[tuple[str, bool]]
+        self, sample: Sample, ids: torch.Tensor, labels: torch.Tensor, text: str, answers: list[tuple[int, int]]
     ) -> None:
-        """Uncover the answers, counting back from the end: what precedes may have grown by image tokens."""
-        tokenizer = self.processor.tokenizer
-        stop = length
-        for text, is_answer in reversed(segments[1:]):
-            tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-            start = stop - len(tokens)
-            if start < 0 or ids[start:stop].tolist() != tokens:
+        """Uncover the answers, counting back from the end: what precedes may have grown by image and audio tokens."""
+        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        tokens, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        for start, stop in answers:
+            inside = [number for number, (begin, end) in enumerate(offsets) if begin < stop and end > start]
+            if not inside or offsets[inside[0]][0] < start or offsets[inside[-1]][1] > stop:
                 raise DataError(
-                    f"task {sample.task}: sample {sample.id}: the answer's tokens are not found in the conversation's; "
+                    f"task {sample.task}: sample {sample.id}: an answer's tokens are not found in the conversation's; "
                     "the chat template must render each turn alike whatever follows, and an answer may not begin with "
                     "white space, which merges with what precedes"
                 )
-            if is_answer:
-                labels[start:stop] = ids[start:stop]
-            stop = start
+            shift = len(ids) - len(tokens)
+            expected = torch.tensor(tokens[inside[0] : inside[-1] + 1])
+            place = slice(shift + inside[0], shift + inside[-1] + 1)
+            if not torch.equal(ids[place], expected):
+                raise DataError(
+                    f"task {sample.task}: sample {sample.id}: the processor tokenises an answer otherwise than its "
+                    "tokenizer does; images and audio must precede the first answer"
+                )
+            labels[place] = expected
+
+
+def render(processor: ProcessorMixin, messages: list[dict], prompt: bool = False) -> str:
+    """The conversation as text; by the tokenizer, for some processors open files when they see images or audio."""
+    return processor.tokenizer.apply_chat_template(
+        messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=prompt
+    )
+
+
+def ends_answers(processor: ProcessorMixin) -> bool:
+    """Whether the processor's chat template ends an answer with a special token, from which a model learns to stop."""
+    answer = "answer"
+    turns = [{"role": role, "content": [{"type": "text", "text": answer}]} for role in ("user", "assistant")]
+    text = render(processor, turns)
+    tail = text[text.rindex(answer) + len(answer) :]
+    return any(token in tail for token in processor.tokenizer.all_special_tokens)
 
 
 def _messages(sample: Sample) -> list[dict]:
-    """The conversation as chat templates read it, with the images before the first user turn's text."""
-    messages, images = [], [{"type": "image"} for _ in sample.images]
+    """The conversation as chat templates read it, with images and audio before the first user turn's text."""
+    messages = []
+    media = [{"type": "image"} for _ in sample.images] + [{"type": "audio"} for _ in sample.audios]
     for turn in sample.turns:
         content: list[dict] = [{"type": "text", "text": turn.text}]
         if turn.role == "user":
-            content, images = images + content, []
+            content, media = media + content, []
         messages.append({"role": turn.role, "content": content})
     return messages
 
@@ -139,3 +181,18 @@ def load_images(sample: Sample) -> list[Image.Image]:
         except (OSError, Image.DecompressionBombError, ValueError) as error:
             raise DataError(f"task {sample.task}: sample {sample.id}: image {path} cannot be read ({error})") from error
     return images
+
+
+def load_audios(sample: Sample, sampling_rate: int) -> list[np.ndarray]:
+    """Read the sample's audio clips, mono at the given rate.
+
+    Raises:
+        DataError: a clip that is missing, empty or cannot be decoded.
+    """
+    clips = []
+    for path in sample.audios:
+        try:
+            clips.append(load_audio(path, sampling_rate))
+        except (OSError, soundfile.SoundFileError, ValueError) as error:
+            raise DataError(f"task {sample.task}: sample {sample.id}: audio {path} cannot be read ({error})") from error
+    return clips

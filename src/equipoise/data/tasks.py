@@ -9,13 +9,18 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from equipoise.data.readers import easy_vqa, jsonl
+from equipoise.data.readers import asterisk, easy_vqa, jsonl, tuxpaint
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 from equipoise.recipe import Recipe, Task
 
 Part = Literal["train", "validation", "test"]
-READERS: dict[str, Callable[..., list[Sample]]] = {"easy_vqa": easy_vqa.read, "jsonl": jsonl.read}
+READERS: dict[str, Callable[..., list[Sample]]] = {
+    "asterisk": asterisk.read,
+    "easy_vqa": easy_vqa.read,
+    "jsonl": jsonl.read,
+    "tuxpaint": tuxpaint.read,
+}
 
 
 class SampleDataset(Dataset[Sample]):

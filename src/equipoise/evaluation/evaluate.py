@@ -50,7 +50,8 @@ def evaluate(run: RunDirectory, console: Console, split: Split = "test", control
     data = {task.name: read_task(task, split, recipe.train.seed) for task in tasks}
     validation = [s for task in recipe.tasks for s in read_task(task, "validation", recipe.train.seed)]
     model = loading.load_tuned(recipe.model, run.model)
-    collator = Collator(loading.load_processor(recipe.model))
+    prefix_attention = loading.family(recipe.model).prefix_attention
+    collator = Collator(loading.load_processor(recipe.model), prefix_attention=prefix_attention)
 
     scores: dict[str, Any] = {"split": split, "tasks": {}}
     images = {name: any(sample.images for sample in samples) for name, samples in data.items()}

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from peft import PeftModel
+from transformers import (
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
-from equipoise.errors import EquipoiseError, PartitionError, RecipeError
+from equipoise.data.collate import ends_answers
+from equipoise.errors import EquipoiseError, RecipeError
+from equipoise.models.adapters import divide, prepare
 from equipoise.models.embedded import EMBEDDED
-from equipoise.models.families import family_of
-from equipoise.modules.partition import LLM, Partition, find_decoder, partition
+from equipoise.models.families import Family, of_type
+from equipoise.models.processors import from_pretrained as processor_from_pretrained
 from equipoise.recipe import Model
+
+__all__ = ["divide", "family", "load", "load_processor", "load_tuned", "prepare", "resolve", "skeleton"]
+
+# Where a checkpoint brings its own code, the first of these that it names.
+REMOTE_CLASSES = (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM, AutoModel)
 
 
 def resolve(settings: Model) -> str:
@@ -31,126 +48,100 @@ def resolve(settings: Model) -> str:
     return str(EMBEDDED[settings.path]())
 
 
+def family(settings: Model) -> Family:
+    """The facts of the model's family."""
+    return of_type(_config(settings).model_type)
+
+
 def skeleton(settings: Model) -> PreTrainedModel | PeftModel:
     """The model as training would see it, but on the meta device: its structure from the config alone, no weights.
 
     Raises:
         RecipeError, PartitionError: what is wrong with the recipe for this model.
     """
-    path = resolve(settings)
-    config = _load(AutoConfig.from_pretrained, path, settings, trust_remote_code=settings.trust_remote_code)
+    config = _config(settings)
     with torch.device("meta"):
         model = _load(
-            AutoModelForImageTextToText.from_config, config, settings, trust_remote_code=settings.trust_remote_code
+            _auto_class(config, settings).from_config,
+            config,
+            settings,
+            trust_remote_code=settings.trust_remote_code,
         )
     return prepare(model, settings)
 
 
 def load(settings: Model) -> PreTrainedModel | PeftModel:
     """The pretrained model, prepared for tuning: a `PeftModel` where the recipe has LoRA, else the model itself."""
-    model = _load(
-        AutoModelForImageTextToText.from_pretrained,
-        resolve(settings),
-        settings,
-        dtype=settings.dtype,
-        trust_remote_code=settings.trust_remote_code,
-    )
-    return prepare(model, settings)
+    return prepare(_pretrained(settings, resolve(settings)), settings)
 
 
 def load_tuned(settings: Model, folder: Path) -> PreTrainedModel | PeftModel:
     """The model that a run saved in `folder`, for inference."""
-    model: PreTrainedModel | PeftModel
-    options = {"dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
     if (folder / "adapter_config.json").is_file():
-        base = _load(AutoModelForImageTextToText.from_pretrained, resolve(settings), settings, **options)
-        model = PeftModel.from_pretrained(base, folder)
+        model = PeftModel.from_pretrained(_pretrained(settings, resolve(settings)), folder)
     else:
-        model = AutoModelForImageTextToText.from_pretrained(folder, **options)
+        model = _pretrained(settings, str(folder))
     return model.eval()
 
 
 def load_processor(settings: Model) -> ProcessorMixin:
-    """The model's processor."""
+    """The model's processor, with its family's chat template where it carries none that ends an answer."""
+    processor = _load(
+        processor_from_pretrained, resolve(settings), settings, trust_remote_code=settings.trust_remote_code
+    )
+    template = family(settings).chat_template
+    if template and not (getattr(processor, "chat_template", None) and ends_answers(processor)):
+        processor.chat_template = template
+    return processor
+
+
+def _pretrained(settings: Model, path: str) -> PreTrainedModel:
     return _load(
-        AutoProcessor.from_pretrained, resolve(settings), settings, trust_remote_code=settings.trust_remote_code
+        _auto_class(_config(settings), settings).from_pretrained,
+        path,
+        settings,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
     )
 
 
-def divide(model: nn.Module, settings: Model) -> Partition:
-    """The model's modules: its family's, unless the recipe's patterns say otherwise."""
-    return partition(model, settings.modules, family_of(model).patterns())
-
-
-def prepare(model: PreTrainedModel, settings: Model) -> PreTrainedModel | PeftModel:
-    """Freeze, set to full training or give LoRA to each module, as the recipe says.
+def _config(settings: Model) -> PreTrainedConfig:
+    """The model's config, after what would make a long error of transformers' has been looked for.
 
     Raises:
-        RecipeError: `model.train` names a module that the model does not have, or contradicts `model.lora`.
-        PartitionError: the model has no recognisable LLM, or its modules overlap.
+        RecipeError: no config, code of the checkpoint's own that was not asked for, or an LLM that is no decoder.
     """
-    division = divide(model, settings)
-    for name in settings.train:
-        if name not in division.modules:
-            raise RecipeError(f"model.train.{name}: no such module; this model has {', '.join(division.modules)}")
-    if settings.lora is not None and LLM in settings.train:
+    path = resolve(settings)
+    raw, _ = _load(PreTrainedConfig.get_config_dict, path, settings)
+    if raw.get("model_type") == "internvl_chat":
         raise RecipeError(
-            f"model.train.{LLM}: found {settings.train[LLM]!r} beside model.lora; set lora: null to "
-            f"{'train the LLM in full' if settings.train[LLM] == 'full' else 'freeze the LLM'}"
+            f"model.path: {settings.path} is InternVL's first layout, which needs code of its own; "
+            "equipoise convert internvl2 writes transformers' layout, or name a checkpoint that ends in -hf"
         )
-    chosen = {name for name in division.modules if _trained_in_full(name, model, settings)}
-    full = {name for module in chosen for name in division.modules[module].trainable}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in full)
-    if settings.lora is None:
-        return model
-    # peft saves what modules_to_save holds with the adapter; by full path, for towers often share layer names.
-    owners = _topmost_owners(full, model)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.lora.rank,
-            lora_alpha=settings.lora.alpha,
-            lora_dropout=settings.lora.dropout,
-            use_dora=settings.lora.dora,
-            target_modules=_llm_linear_layers(model),
-            modules_to_save=owners or None,
-        ),
-        low_cpu_mem_usage=any(parameter.is_meta for parameter in model.parameters()),
+    if "auto_map" in raw and not settings.trust_remote_code:
+        raise RecipeError(
+            f"model.path: {settings.path} brings code of its own; set model.trust_remote_code: true to run it"
+        )
+    config = _load(AutoConfig.from_pretrained, path, settings, trust_remote_code=settings.trust_remote_code)
+    if getattr(config.get_text_config(), "is_encoder_decoder", False):
+        raise RecipeError(
+            f"model.path: {settings.path} has an encoder-decoder LLM ({config.get_text_config().model_type}); "
+            "a decoder such as OPT, Llama or Qwen is needed"
+        )
+    return config
+
+
+def _auto_class(config: PreTrainedConfig, settings: Model) -> Any:
+    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return AutoModelForMultimodalLM
+    remote = getattr(config, "auto_map", None) or {}
+    for cls in REMOTE_CLASSES:
+        if cls.__name__ in remote:
+            return cls
+    raise RecipeError(
+        f"model.path: {settings.path} is a {config.model_type} model; "
+        "one that turns images or audio and text into text is needed"
     )
-
-
-def _trained_in_full(name: str, model: nn.Module, settings: Model) -> bool:
-    if name in settings.train:
-        return settings.train[name] == "full"
-    return name in family_of(model).trained
-
-
-def _topmost_owners(full: set[str], model: nn.Module) -> list[str]:
-    """The modules that hold the parameters trained in full; those inside another of them are left out.
-
-    Raises:
-        RecipeError: such a module also holds parameters that are not to be trained, which peft cannot tell apart.
-    """
-    owners = {name.rpartition(".")[0] for name in full}
-    topmost = sorted(o for o in owners if not any(o.startswith(f"{other}.") for other in owners))
-    for owner in topmost:
-        inside = {name for name, _ in model.named_parameters() if name.startswith(f"{owner}.")}
-        if not owner or not inside <= full:
-            raise RecipeError(
-                f"model.modules: {owner or 'the model itself'} has parameters of its own beside some that are not "
-                "trained; with model.lora, train it whole or not at all"
-            )
-    return topmost
-
-
-def _llm_linear_layers(model: nn.Module) -> list[str]:
-    """The full names of the decoder's linear layers, the output head left out."""
-    decoder = find_decoder(model)
-    if decoder is None:
-        raise PartitionError("model.lora needs a model whose LLM transformers can name (get_decoder)")
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
-    return [f"{prefix}.{name}" for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
 
 
 def _load(loader: Callable[..., Any], source: Any, settings: Model, **options: Any) -> Any:
@@ -159,6 +150,11 @@ def _load(loader: Callable[..., Any], source: Any, settings: Model, **options: A
         return loader(source, **options)
     except EquipoiseError:
         raise
+    except pickle.UnpicklingError as error:
+        raise RecipeError(
+            f"model.path: {settings.path} holds a pickle that torch.load(weights_only=True) refuses; "
+            "weights are read from safetensors, or from plain tensors in a .bin file"
+        ) from error
     except Exception as error:  # a checkpoint is untrusted input, and transformers raises what its parts raise
         reason = " ".join(str(error).split())
         raise RecipeError(f"model.path: {settings.path} cannot be loaded ({reason[:300]})") from error

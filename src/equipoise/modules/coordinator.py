@@ -24,7 +24,7 @@ from equipoise.errors import PartitionError
 from equipoise.modules import theory
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
 from equipoise.modules.drift import Batch, Drifts, look_back, measure
-from equipoise.modules.forward import RandomState, subset
+from equipoise.modules.forward import RandomState, placeholder_tokens, subset
 from equipoise.modules.partition import LLM, Partition, split_param_groups
 from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
@@ -206,7 +206,7 @@ class Coordinator:
         """
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
         left = count
-        token = getattr(getattr(self.model, "config", None), "image_token_id", None)
+        placeholders = placeholder_tokens(self.model)
         drawn: list[tuple[int, Batch]] = []
         # The smallest first, so that what they lack is drawn from the larger ones.
         by_size = sorted(enumerate(self._batches), key=lambda pair: pair[1]["labels"].shape[0])
@@ -216,7 +216,7 @@ class Coordinator:
                 break
             left -= min(share, batch["labels"].shape[0])
             indices = torch.randperm(batch["labels"].shape[0], generator=generator)[:share].sort().values
-            drawn.append((position, subset(batch, indices.to(batch["labels"].device), token)))
+            drawn.append((position, subset(batch, indices.to(batch["labels"].device), placeholders)))
         return sorted(drawn, key=lambda pair: pair[0])
 
     def _take(self, drifts: Drifts, step: int) -> None:

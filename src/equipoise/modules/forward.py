@@ -7,7 +7,7 @@ modules measures is computed from it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 from equipoise.modules.partition import base_model, find_decoder
 
 IGNORED = -100
+PLACEHOLDERS = ("image", "audio", "video")
 
 
 @dataclass
@@ -85,18 +86,25 @@ def _keeps_logits(model: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters
 
 
-def subset(inputs: Mapping[str, Any], indices: torch.Tensor, image_token_id: int | None = None) -> dict[str, Any]:
+def placeholder_tokens(model: nn.Module) -> list[int]:
+    """The tokens in whose places a model's decoder reads encoded images, audio or video."""
+    config = getattr(model, "config", None)
+    ids = (getattr(config, f"{kind}_token_{name}", None) for kind in PLACEHOLDERS for name in ("id", "index"))
+    return list(dict.fromkeys(token for token in ids if isinstance(token, int)))
+
+
+def subset(inputs: Mapping[str, Any], indices: torch.Tensor, placeholders: Sequence[int] = ()) -> dict[str, Any]:
     """Take some samples of a batch.
 
     Where that cannot be done without knowing the model's family (a tensor with another first dimension than the
-    batch, rows with unequal numbers of image tokens), the whole batch is returned: dearer, never wrong.
+    batch, rows with unequal numbers of placeholder tokens), the whole batch is returned: dearer, never wrong.
     """
     batch_size = inputs["labels"].shape[0]
     tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor) and value.dim() > 0}
     uniform = all(value.shape[0] == batch_size for value in tensors.values())
-    if uniform and image_token_id is not None and "input_ids" in inputs:
-        per_row = (inputs["input_ids"] == image_token_id).sum(dim=1)
-        uniform = bool((per_row == per_row[0]).all())
+    for token in placeholders if uniform and "input_ids" in inputs else ():
+        per_row = (inputs["input_ids"] == token).sum(dim=1)
+        uniform = uniform and bool((per_row == per_row[0]).all())
     if not uniform or indices.numel() >= batch_size:
         return dict(inputs)
     return {name: value[indices] if name in tensors else value for name, value in inputs.items()}
@@ -158,9 +166,7 @@ class Embeddings:
     """Watches what enters the decoder, to tell text embeddings from encoded features by their placeholder tokens."""
 
     def __init__(self, model: nn.Module):
-        config = getattr(model, "config", None)
-        ids = (getattr(config, name, None) for name in ("image_token_id", "audio_token_id", "video_token_id"))
-        self.placeholders = [token for token in ids if isinstance(token, int)]
+        self.placeholders = placeholder_tokens(model)
         self._decoder = find_decoder(model) if self.placeholders else None
         self._seen: torch.Tensor | None = None
 

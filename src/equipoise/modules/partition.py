@@ -1,14 +1,15 @@
 """Which trainable parameters belong to which module of a model: the LLM, and each part of its feature encoder.
 
-The LLM is what transformers calls the decoder, plus the output head. What remains is named by family facts
-(`equipoise.models.families`) or by the user's regular expressions, and "encoder" where nobody names it. Every
-trainable parameter lies in exactly one module.
+The LLM is what transformers calls the decoder, plus the output head, less what family facts
+(`equipoise.models.families`) or the user's regular expressions give to another module: the cross-attention layers of
+a Flamingo-like decoder are of the encoder's side. What nobody names is "encoder". Every trainable parameter lies in
+exactly one module.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,15 +86,16 @@ class Partition:
 
 
 def partition(
-    model: nn.Module, patterns: Mapping[str, str] | None = None, family: Mapping[str, str] | None = None
+    model: nn.Module, patterns: Mapping[str, str] | None = None, family: Mapping[str, Sequence[str]] | None = None
 ) -> Partition:
     """Divide a model's parameters into modules.
 
     Args:
         model: a transformers model, with or without peft; or any module, if `patterns` names the LLM.
         patterns: module name to regular expression, searched in parameter names (without peft's and DDP's prefixes).
-            A pattern takes precedence over `family` and over what transformers calls the decoder.
-        family: the same, for what the patterns leave and the decoder does not hold; the facts of a model family.
+            A pattern takes precedence over `family`.
+        family: module name to the dotted names of its submodules or parameters; where one lies inside another, the
+            inner one decides. Takes precedence over what transformers calls the decoder.
 
     Raises:
         PartitionError: two patterns claim one parameter, a pattern claims none, a pattern is no regular expression,
@@ -101,8 +103,8 @@ def partition(
     """
     patterns, family = dict(patterns or {}), dict(family or {})
     wanted = {name: _compile(name, pattern) for name, pattern in patterns.items()}
-    known = {name: _compile(name, pattern) for name, pattern in family.items()}
-    llm = set() if LLM in wanted else _llm_parameters(model)
+    known = {path: name for name, paths in family.items() for path in paths}
+    llm = set() if LLM in wanted or family.get(LLM) else _llm_parameters(model)
     names = [*(name for name in {**family, **patterns} if name != LLM), ENCODER, LLM]
     modules = {name: ModuleParameters(name) for name in dict.fromkeys(names)}
     claimed: set[str] = set()
@@ -110,10 +112,9 @@ def partition(
         if ".original_module." in full_name:  # peft's second copy of a module_to_save; never used while tuning
             continue
         name = _WRAPPERS.sub("", full_name)
-        owner = _owner(name, wanted)
-        if owner is None and id(parameter) in llm:
-            owner = LLM
-        owner = owner or _owner(name, known) or ENCODER
+        owner = _owner(name, wanted) or _innermost(name, known)
+        if owner is None:
+            owner = LLM if id(parameter) in llm else ENCODER
         claimed.add(owner)
         if parameter.requires_grad:
             modules[owner].trainable[full_name] = parameter
@@ -170,6 +171,13 @@ def _owner(parameter: str, patterns: Mapping[str, re.Pattern[str]]) -> str | Non
             f"parameter {parameter} is claimed by modules {' and '.join(owners)}; patterns may not overlap"
         )
     return owners[0] if owners else None
+
+
+def _innermost(parameter: str, modules: Mapping[str, str]) -> str | None:
+    """The module of the longest of the dotted names that the parameter lies under."""
+    parts = parameter.split(".")
+    prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((modules[prefix] for prefix in prefixes if prefix in modules), None)
 
 
 def _llm_parameters(model: nn.Module) -> set[int]:

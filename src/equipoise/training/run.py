@@ -24,6 +24,7 @@ from equipoise.data.tasks import SampleDataset, read_mixture
 from equipoise.errors import RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
+from equipoise.models.adapters import merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
 from equipoise.recipe import Recipe
@@ -63,6 +64,10 @@ def train(
         RunError: the folder holds a run and `resume` is off, or holds another recipe's run.
         RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "equipoise train runs in one process so far; for several, use BalancedTrainer in your own script"
+        )
     run = RunDirectory(folder)
     _check_folder(run, recipe, resume)
     run.sweep()
@@ -100,7 +105,10 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         finally:
             report.close()
-    _save_model(run, trainer.accelerator.unwrap_model(trainer.model), processor)
+    tuned = trainer.accelerator.unwrap_model(trainer.model)
+    _save_model(run.model, tuned, processor)
+    if recipe.model.lora is not None and recipe.model.lora.merge:
+        _save_model(run.merged, merged(tuned), processor)
     write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
 
@@ -207,7 +215,7 @@ def build_trainer(
     trainer = RunTrainer(
         model=model,
         args=arguments,
-        data_collator=Collator(processor, settings.max_length),
+        data_collator=Collator(processor, settings.max_length, loading.family(recipe.model).prefix_attention),
         train_dataset=SampleDataset(samples),
         eval_dataset=SampleDataset(validation) if validation else None,
         processing_class=processor,
@@ -271,11 +279,11 @@ def _steps(samples: int, recipe: Recipe) -> int:
     return max(1, round(recipe.train.epochs * samples / per_step))
 
 
-def _save_model(run: RunDirectory, model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> None:
-    """Save the tuned model and its processor, whole or not at all."""
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=run.path) as scratch:
-        folder = Path(scratch) / "model"
+def _save_model(target: Path, model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> None:
+    """Save a model and its processor, whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        folder = Path(scratch) / target.name
         model.save_pretrained(str(folder))
         processor.save_pretrained(folder)
-        shutil.rmtree(run.model, ignore_errors=True)
-        os.rename(folder, run.model)
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(folder, target)

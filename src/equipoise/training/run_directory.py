@@ -8,7 +8,8 @@
 | `metrics.jsonl` | the truth: a line a step, flushed; nothing in it depends on the clock |
 | `timings.jsonl` | wall times, a line a step |
 | `checkpoints/` | transformers' checkpoints, each with the balance state |
-| `model/` | the tuned model and its processor |
+| `model/` | the tuned model and its processor; with LoRA, the adapter and what was trained in full |
+| `merged/` | the whole tuned model without adapters, where the recipe asks for it |
 | `predictions/TASK.jsonl`, `scores.json` | what `equipoise evaluate` found |
 | `report.html` | what `equipoise report` drew |
 | `done.json` | written last: training finished |
@@ -58,6 +59,7 @@ class RunDirectory:
         self.timings_file = path / "timings.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.merged = path / "merged"
         self.predictions = path / "predictions"
         self.scores_file = path / "scores.json"
         self.done_file = path / "done.json"

@@ -20,6 +20,7 @@ from transformers import Trainer, TrainerCallback
 from equipoise.errors import PartitionError
 from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
+from equipoise.modules.forward import IGNORED
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.recipe import Coordination
 from equipoise.training.run_directory import LineLog, RunDirectory
@@ -43,9 +44,11 @@ class _BalanceMixin(Trainer):
         learning_rates: Mapping[str, float] | None,
         log_folder: Path | None,
     ) -> None:
-        if self.accelerator.num_processes > 1:
+        measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
+        if self.accelerator.num_processes > 1 and measures:
             raise PartitionError(
-                f"found {self.accelerator.num_processes} processes; balance between modules runs in one process so far"
+                f"found {self.accelerator.num_processes} processes; drifts are measured in one process so far: "
+                "run one, or choose another schedule than commit and commit-clr and set measure: false"
             )
         if coordination.amplification is None and (self.args.bf16 or self.args.fp16):
             coordination = replace(coordination, amplification=8.0)
@@ -53,7 +56,7 @@ class _BalanceMixin(Trainer):
             logger.warning(note)
         assert self.model is not None
         self.coordination = coordination
-        self.division = partition(self.model, modules, family_of(self.model).patterns())
+        self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
@@ -130,6 +133,8 @@ class _BalanceMixin(Trainer):
     # ------------------------------------------------------------------ called by _StepEvents
 
     def _open_logs(self, step: int) -> None:
+        if not self.is_world_process_zero():
+            return
         self._run.rewind(step)
         self._metrics_log = LineLog(self._run.metrics_file)
         self._timings_log = LineLog(self._run.timings_file)
@@ -148,10 +153,12 @@ class _BalanceMixin(Trainer):
             self._record = self.coordinator.after_step(self.accelerator.optimizer_step_was_skipped)
 
     def _end_step(self) -> None:
-        assert self._metrics_log is not None
-        assert self._timings_log is not None
+        # Each process's share is scaled such that their mean is the loss over all tokens of the step.
+        loss = float(self.accelerator.reduce(torch.as_tensor(self._loss), "mean"))
+        if self._metrics_log is None or self._timings_log is None:
+            return
         step = self.state.global_step
-        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": float(self._loss), **self._record})
+        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": loss, **self._record})
         seconds = time.perf_counter() - self._step_began
         self._timings_log.write({"step": step, "step_seconds": seconds, "balance_seconds": self._balance_seconds})
 
@@ -191,6 +198,24 @@ class _StepEvents(TrainerCallback):
         self.trainer._close_logs()
 
 
+def token_mean(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Negative log-likelihood, a mean over the supervised tokens of the whole optimizer step, as a Trainer calls it.
+
+    Args:
+        outputs: with `logits` [B, T', V], T' >= T where a model puts image tokens in front.
+        labels: [B, T], -100 where nothing is supervised.
+        num_items_in_batch: the step's supervised tokens; this batch's when None.
+    """
+    logits_BTV = outputs.logits[:, -labels.shape[1] :].float()
+    targets_BT = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    total = torch.nn.functional.cross_entropy(
+        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / (num_items_in_batch if num_items_in_batch is not None else (targets_BT != IGNORED).sum())
+
+
 class BalancedTrainer(_BalanceMixin):
     """A transformers Trainer whose modules learn at a coordinated pace.
 
@@ -215,6 +240,8 @@ class BalancedTrainer(_BalanceMixin):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        if self.compute_loss_func is None and self.model is not None and family_of(self.model).loss_from_logits:
+            self.compute_loss_func = token_mean
         self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder)
 
 

@@ -7,6 +7,7 @@ Each line is an object:
 | `prompt`, `answer` | one question and the answer to learn, or |
 | `messages` | a conversation, `[{"role": "user", "content": "..."}, {"role": "assistant", ...}]`, ending in an answer |
 | `image` or `images` | a path or a list of paths, relative to the folder and inside it; optional |
+| `audio` or `audios` | likewise |
 | `references` | every answer that counts as right; by default the one to learn |
 | `id` | optional; the line number by default |
 """
@@ -58,8 +59,6 @@ def _sample(task: str, folder: Path, number: int, row: Any) -> Sample:
         spoken = spoken[1:]
     if spoken[:1] != ["user"] or spoken[-1] != "assistant" or "system" in spoken:
         raise ValueError("a conversation must begin with a user, after at most one system turn, and end with an answer")
-    found: Any = row.get("images", row.get("image", []))
-    images = [found] if isinstance(found, str) else list(found)
     references = row.get("references", [turns[-1].text])
     if not isinstance(references, list) or not references:
         raise TypeError(f"references is {references!r:.60}; expected a list of at least one text")
@@ -67,7 +66,8 @@ def _sample(task: str, folder: Path, number: int, row: Any) -> Sample:
         id=str(row.get("id", number)),
         task=task,
         turns=turns,
-        images=tuple(_inside(folder, image) for image in images),
+        images=_files(folder, row, "image"),
+        audios=_files(folder, row, "audio"),
         references=tuple(_text(reference) for reference in references),
     )
 
@@ -84,14 +84,19 @@ def _text(value: Any) -> str:
     return value
 
 
-def _inside(folder: Path, name: Any) -> Path:
+def _files(folder: Path, row: dict[str, Any], kind: str) -> tuple[Path, ...]:
+    found: Any = row.get(f"{kind}s", row.get(kind, []))
+    return tuple(_inside(folder, name, kind) for name in ([found] if isinstance(found, str) else found))
+
+
+def _inside(folder: Path, name: Any, kind: str) -> Path:
     try:
         path = (folder / _text(name)).resolve()
         exists = path.is_file()
     except OSError as error:
-        raise ValueError(f"image {name:.60} cannot be looked up ({error.strerror})") from error
+        raise ValueError(f"{kind} {name:.60} cannot be looked up ({error.strerror})") from error
     if not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"image {name} lies outside the task's folder")
+        raise ValueError(f"{kind} {name} lies outside the task's folder")
     if not exists:
-        raise ValueError(f"image {name} does not exist")
+        raise ValueError(f"{kind} {name} does not exist")
     return path
