@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +16,18 @@ from typing import Any
 import pytest
 
 from equipoise import packages
-from equipoise.errors import AssetError
-from equipoise.packages import Package, build_once, cache_folder, fetch
+from equipoise.errors import AssetError, DataError
+from equipoise.packages import (
+    DebianData,
+    DebianPackage,
+    Package,
+    build_once,
+    cache_folder,
+    fetch,
+    fetch_data,
+    fetch_debian,
+    fetched,
+)
 
 Download = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -144,8 +155,10 @@ def test_a_cache_folder_that_cannot_be_made(monkeypatch, tmp_path, package, whee
 
 
 def test_the_shipped_pins_are_whole():
-    for name, package in packages.PACKAGES.items():
-        assert name == package.name
+    for name, pinned in {**packages.PACKAGES, **packages.DATA}.items():
+        assert name == pinned.name
+    debian = [package for data in packages.DATA.values() for package in data.packages]
+    for package in [*packages.PACKAGES.values(), *debian]:
         assert len(bytes.fromhex(package.sha256)) == 32
 
 
@@ -193,3 +206,155 @@ def test_two_processes_that_build_at_once_both_succeed_and_one_result_stays(tmp_
     assert [process.exitcode for process in both] == [0, 0]
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["model"]
     assert (target / "word").read_text() in ("one", "two")
+
+
+def debian(name: str, content: bytes | None = None) -> DebianPackage:
+    """A pin of the file that `apt` below hands out for the package."""
+    return DebianPackage(name, "1.0-1", hashlib.sha256(content or name.encode()).hexdigest(), megabytes=2)
+
+
+@pytest.fixture
+def data() -> DebianData:
+    return DebianData("birds", "two birds", "GPL-2", (debian("bird-songs"), debian("bird-names")))
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def apt(
+    returncode: int = 0, stderr: str = "", unpacking: int = 0, calls: list[tuple[list[str], dict]] | None = None
+) -> Run:
+    """A stand-in for subprocess.run that ends as apt-get and dpkg-deb would; a package's file holds its name."""
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if calls is not None:
+            calls.append((command, options))
+        if command[0] == "apt-get":
+            name, _, version = command[2].partition("=")
+            if returncode == 0:
+                (Path(options["cwd"]) / f"{name}_{version}_all.deb").write_text(name)
+            return subprocess.CompletedProcess(command, returncode, "", stderr)
+        assert command[:2] == ["dpkg-deb", "-x"]
+        inside = Path(command[3]) / "usr" / Path(command[2]).read_text()
+        inside.mkdir(parents=True)
+        (inside / "file").touch()
+        return subprocess.CompletedProcess(command, unpacking, "", "dpkg-deb: error: no archive" if unpacking else "")
+
+    return run
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda tool: f"/usr/bin/{tool}")
+
+
+def debian_failure(data: DebianData) -> str:
+    with pytest.raises(AssetError) as caught:
+        fetch_debian(data, notify=lambda _: None)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("tools")
+def test_debian_data_is_unpacked_into_one_folder_once(cache, monkeypatch, data):
+    calls: list[tuple[list[str], dict]] = []
+    said: list[str] = []
+    monkeypatch.setattr(subprocess, "run", apt(calls=calls))
+    folder = fetch_debian(data, said.append)
+    assert folder == fetch_debian(data, said.append) == fetched(data) == cache / "data" / "birds-1.0-1"
+    assert sorted(files_below(cache)) == [
+        folder / "usr" / "bird-names" / "file",
+        folder / "usr" / "bird-songs" / "file",
+    ]
+    assert [command[:3] for command, _ in calls[::2]] == [
+        ["apt-get", "download", "bird-songs=1.0-1"],
+        ["apt-get", "download", "bird-names=1.0-1"],
+    ]
+    assert {options["env"]["LC_ALL"] for _, options in calls[::2]} == {"C"}  # its errors are recognised in English
+    assert said == ["fetching birds (4 MB), once: two birds; licence GPL-2"]
+
+
+def test_a_debian_package_is_unpacked_as_it_would_be_installed(tmp_path, monkeypatch):
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("no dpkg-deb here")
+    source = tmp_path / "source"
+    (source / "DEBIAN").mkdir(parents=True)
+    (source / "DEBIAN" / "control").write_text(
+        "Package: bird-songs\nVersion: 1.0-1\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: songs\n"
+    )
+    (source / "usr").mkdir()
+    (source / "usr" / "song.ogg").write_bytes(b"tweet")
+    made = tmp_path / "made.deb"
+    real = subprocess.run
+    real(["dpkg-deb", "--root-owner-group", "-b", str(source), str(made)], check=True, capture_output=True)
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[0] != "apt-get":
+            return real(command, **options)
+        shutil.copy(made, Path(options["cwd"]) / "bird-songs_1.0-1_all.deb")
+        return subprocess.CompletedProcess(command, 0, "", "W: Download is performed unsandboxed")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    folder = fetch_debian(DebianData("birds", "", "", (debian("bird-songs", made.read_bytes()),)), lambda _: None)
+    assert (folder / "usr" / "song.ogg").read_bytes() == b"tweet"
+
+
+@pytest.mark.usefixtures("tools")
+def test_another_debian_file_than_the_pinned_one_is_refused_and_not_kept(cache, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", apt())
+    message = debian_failure(DebianData("birds", "", "", (debian("bird-songs"), debian("bird-names", b"other"))))
+    assert message.startswith("bird-names_1.0-1_all.deb: SHA-256 is ")
+    assert [path for path in files_below(cache) if path != cache / "data"] == []
+
+
+@pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        (
+            {"returncode": 100, "stderr": "E: Version '1.0-1' for 'bird-songs' was not found\nW: unsandboxed\n"},
+            "bird-songs=1.0-1 could not be fetched (E: Version '1.0-1' for 'bird-songs' was not found); check",
+        ),
+        ({"returncode": 100}, "bird-songs=1.0-1 could not be fetched (apt-get ended with status 100); check"),
+        ({"unpacking": 2}, "bird-songs_1.0-1_all.deb could not be unpacked (dpkg-deb: error: no archive)"),
+    ],
+)
+def test_failing_debian_tools_are_one_line(cache, monkeypatch, data, ending, reason):
+    monkeypatch.setattr(subprocess, "run", apt(**ending))
+    assert debian_failure(data).startswith(reason)
+    assert [path for path in files_below(cache) if path != cache / "data"] == []
+
+
+@pytest.mark.parametrize("missing", ["apt-get", "dpkg-deb"])
+def test_where_debians_tools_are_missing_the_line_says_what_to_do(monkeypatch, data, missing):
+    monkeypatch.setattr(shutil, "which", lambda tool: None if tool == missing else f"/usr/bin/{tool}")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a tool was called"))
+    message = debian_failure(data)
+    assert message.startswith(f"birds comes in Debian packages and {missing} is not on this machine")
+    assert "bird-songs=1.0-1, bird-names=1.0-1" in message
+    assert message.endswith("give the task its path")
+
+
+@pytest.mark.usefixtures("tools")
+def test_too_little_disk_for_debian_data(monkeypatch, data):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 7_999_999}))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a tool was called"))
+    assert debian_failure(data).startswith("bird-songs: too little free disk")
+
+
+@pytest.mark.usefixtures("tools")
+def test_data_is_fetched_by_name(monkeypatch, data):
+    monkeypatch.setattr(packages, "DATA", {"birds": data})
+    monkeypatch.setattr(subprocess, "run", apt())
+    said: list[str] = []
+    assert fetch_data(["birds"], said.append) == [fetched(data)]
+    assert len(said) == 1
+    with pytest.raises(AssetError, match=r"^found 'bees'; data that can be fetched: birds$"):
+        fetch_data(["birds", "bees"], said.append)
+
+
+def test_data_that_was_not_fetched_is_not_fetched_now(monkeypatch, data):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a tool was called"))
+    with pytest.raises(DataError, match=r"^the birds data \(GPL-2\) is not on this machine; .*data fetch birds`"):
+        fetched(data)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from equipoise.recipe import Coordination
 
 if Path(sys.argv[0]).name != "equipoise":
-    # Registers the embedded tower, so that from_pretrained opens a run's model after `import equipoise`. The command
-    # line imports it with the first model instead: transformers takes seconds, and --help should not.
-    from equipoise.models import efficientnet_lite as _registered  # noqa: F401
+    # Registers our classes, so that from_pretrained opens a run's model after `import equipoise`. The command line
+    # imports them with the first model instead: transformers takes seconds, and --help should not.
+    import equipoise.models as _registered  # noqa: F401
 
 if TYPE_CHECKING:
     from equipoise.training.trainer import BalancedTrainer, attach

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from equipoise.errors import EquipoiseError, RecipeError
 from equipoise.recipe import SCHEDULES, Recipe, load_recipe
@@ -24,6 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(markup=False)  # names come from files; none of them is a style
+data = typer.Typer(help="Data that recipes read.", no_args_is_help=True)
+convert = typer.Typer(help="Turn released checkpoints into folders that recipes load.", no_args_is_help=True)
+app.add_typer(data, name="data")
+app.add_typer(convert, name="convert")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]
@@ -109,6 +114,57 @@ def report(
     from equipoise.report import build_report
 
     console.print(f"report: {build_report(opened, out or opened[0].report_file)}", highlight=False)
+
+
+@data.command("fetch")
+def data_fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; without any, a list.")] = None,
+) -> None:
+    """Fetch data that Debian packages carry into the cache folder, each under its own licence."""
+    from equipoise.packages import DATA, fetch_data
+
+    if not names:
+        table = Table("name", "contents", "licence", "MB", "fetched")
+        for entry in DATA.values():
+            size = sum(package.megabytes for package in entry.packages)
+            table.add_row(entry.name, entry.contents, entry.licence, str(size), "yes" if entry.folder.is_dir() else "")
+        console.print(table)
+    for folder in fetch_data(names or [], notify=_notice):
+        console.print(f"data: {folder}", highlight=False)
+
+
+Source = Annotated[Path, typer.Argument(help="The released checkpoint's folder.")]
+Target = Annotated[Path, typer.Argument(help="The folder to make.")]
+
+
+@convert.command("internvl2")
+def convert_internvl2(source: Source, target: Target) -> None:
+    """InternVL2 with its InternLM2 keys, as released, to transformers' own classes."""
+    from equipoise.models.internvl2 import convert_internvl2 as run
+
+    console.print(f"model: {run(source, target, _notice)}", highlight=False)
+
+
+@convert.command("salmonn")
+def convert_salmonn(
+    checkpoint: Annotated[Path, typer.Argument(help="The released .pth: Q-Former, projection and LoRA.")],
+    target: Target,
+    llm: Annotated[str, typer.Option(help="Vicuna: a folder or hub id.")],
+    whisper: Annotated[str, typer.Option(help="Whisper: a folder or hub id.")],
+    beats: Annotated[Path | None, typer.Option(help="BEATs' .pt; left out, the model has no BEATs branch.")] = None,
+    merge_lora: Annotated[
+        bool, typer.Option(help="Add LoRA's updates to the LLM; otherwise it is an adapter in TARGET/adapter.")
+    ] = True,
+) -> None:
+    """SALMONN as released, in its parts, to one folder."""
+    from equipoise.models.salmonn.convert import convert_salmonn as run
+
+    run(checkpoint, beats, whisper, llm, target, merge_lora=merge_lora)
+    console.print(f"model: {target}", highlight=False)
+
+
+def _notice(line: str) -> None:
+    console.print(line, highlight=False)
 
 
 def _recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Recipe:

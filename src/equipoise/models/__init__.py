@@ -1,0 +1,5 @@
+"""Models: loading, LoRA, what a family's modules are; importing this registers the classes that transformers lacks."""
+
+from equipoise.models import audio_vision as _audio_vision  # noqa: F401
+from equipoise.models import efficientnet_lite as _efficientnet_lite  # noqa: F401
+from equipoise.models import salmonn as _salmonn  # noqa: F401

@@ -95,6 +95,13 @@ def prepare(model: PreTrainedModel, settings: Model) -> PreTrainedModel | PeftMo
     return tuned
 
 
+def learn_in_float32(model: nn.Module) -> None:
+    """Keep what learns in float32, for a trainer that computes in 16 bits by autocast: 16-bit weights lose small steps."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def merged(model: PeftModel) -> PreTrainedModel:
     """The plain model with LoRA's updates added to the weights and trained modules in place; `model` is used up."""
     return model.merge_and_unload()

@@ -77,6 +77,7 @@ def load(settings: Model) -> PreTrainedModel | PeftModel:
 
 def load_tuned(settings: Model, folder: Path) -> PreTrainedModel | PeftModel:
     """The model that a run saved in `folder`, for inference."""
+    model: PreTrainedModel | PeftModel
     if (folder / "adapter_config.json").is_file():
         model = PeftModel.from_pretrained(_pretrained(settings, resolve(settings)), folder)
     else:

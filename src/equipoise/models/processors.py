@@ -14,7 +14,7 @@ def from_pretrained(path: str, trust_remote_code: bool = False) -> ProcessorMixi
     """The processor of a folder or hub id; images and audio need Pillow, soundfile and transformers alone."""
     if not is_torchvision_available() and not trust_remote_code:
         config = AutoConfig.from_pretrained(path)
-        cls = PROCESSOR_MAPPING.get(type(config), None)
+        cls: Any = PROCESSOR_MAPPING.get(type(config), None)
         if cls is not None and "video_processor" in cls.get_attributes():
             return _without_video(cls).from_pretrained(path)
     return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)

@@ -24,7 +24,7 @@ from equipoise.data.tasks import SampleDataset, read_mixture
 from equipoise.errors import RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
-from equipoise.models.adapters import merged
+from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
 from equipoise.recipe import Recipe
@@ -85,6 +85,8 @@ def train(
     # LoRA's initial weights are drawn here, so the seed comes before the model; Trainer seeds again for the data order.
     set_seed(recipe.train.seed)
     model = loading.load(recipe.model)
+    if recipe.train.precision != "float32":
+        learn_in_float32(model)
     processor = loading.load_processor(recipe.model)
     report = ProgressReport(console, name or recipe.balance.modules.schedule)
     trainer = build_trainer(recipe, run, model, processor, samples, validation)

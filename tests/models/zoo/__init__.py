@@ -36,6 +36,7 @@ FAMILIES: tuple[str, ...] = tuple(BUILDERS)
 VIDEO = frozenset({"internvl", "qwen2_5_vl", "qwen3_vl", "smolvlm"})
 AUDIO = frozenset({"qwen2_audio", "voxtral", "salmonn"})
 BOTH = frozenset({"audio_vision"})
+HEAD = 0.4  # its weights' deviation
 
 
 def make(family: str, folder: Path) -> Path:
@@ -52,7 +53,13 @@ def make(family: str, folder: Path) -> Path:
 
 
 def _spread(model: PreTrainedModel) -> None:
-    """Draw anew what starts at zero (gates, query tokens, class tokens, biases), behind which inputs would not show."""
+    """Draw anew what starts at zero (gates, query tokens, class tokens, biases), behind which inputs would not show.
+
+    The output head, which LoRA leaves as it is, is made large enough for hidden states to be sure of a token.
+    """
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, mean=0.5 if parameter.numel() == 1 else 0.0, std=0.1)
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head.mul_(HEAD / head.std())

