@@ -142,7 +142,8 @@ def test_structure(mistake, overrides, line):
 def test_an_unknown_embedded_stack(mistake):
     line = mistake("model.path=embedded:huge")
     assert line == (
-        "model.path: found 'embedded:huge'; embedded stacks are embedded:smol-vlm, embedded:smol-vlm-unaligned"
+        "model.path: found 'embedded:huge'; embedded stacks are embedded:smol-vlm, embedded:smol-vlm-unaligned, "
+        "embedded:smol-audio, embedded:smol-audio-vision"
     )
 
 
@@ -153,7 +154,6 @@ def test_an_unknown_embedded_stack(mistake):
         "{",
         '{"no": "type"}',
         '{"model_type": "unheard-of"}',
-        '{"model_type": "bert"}',
         '{"model_type": "llava", "text_config": 3}',
         '{"model_type": "llava", "text_config": {"num_attention_heads": 0}}',
     ],
@@ -164,6 +164,13 @@ def test_a_model_folder_that_transformers_cannot_read(mistake, tmp_path, config)
     if config is not None:
         (folder / "config.json").write_text(config, encoding="utf-8")
     assert mistake(f"model.path={folder}").startswith(f"model.path: {folder} cannot be loaded (")
+
+
+def test_a_model_that_takes_text_alone(mistake, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    assert mistake(f"model.path={tmp_path}") == (
+        f"model.path: {tmp_path} is a bert model; one that turns images or audio and text into text is needed"
+    )
 
 
 def test_a_model_without_a_recognisable_llm(mistake, tmp_path):

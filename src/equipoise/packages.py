@@ -90,7 +90,7 @@ PACKAGES = {package.name: package for package in (SMOLLM2, EFFICIENTNET_LITE0, E
 
 TUXPAINT = DebianData(
     "tuxpaint",
-    "952 captioned drawings and photos, 7,500 spoken descriptions in 13 languages, 135 sounds (Tux Paint stamps)",
+    "952 captioned drawings and photos, 7,400 spoken descriptions in 14 languages, 135 sounds (Tux Paint stamps)",
     "GPL-2",
     (
         DebianPackage(
@@ -103,7 +103,7 @@ TUXPAINT = DebianData(
 )
 ASTERISK = DebianData(
     "asterisk",
-    "500 telephone prompts of one speaker with their transcripts (Asterisk core sounds, Allison Smith)",
+    "540 telephone prompts of one speaker with their transcripts (Asterisk core sounds, Allison Smith)",
     "CC-BY-SA-3.0",
     (
         DebianPackage(

@@ -26,6 +26,8 @@ CLASSES = {
     "voxtral": ("VoxtralForConditionalGeneration", "VoxtralProcessor"),
     "idefics": ("IdeficsForVisionText2Text", "IdeficsProcessor"),
     "mllama": ("MllamaForConditionalGeneration", "MllamaProcessor"),
+    "salmonn": ("SalmonnForConditionalGeneration", "SalmonnProcessor"),
+    "audio_vision": ("AudioVisionForConditionalGeneration", "AudioVisionProcessor"),
 }
 WITHOUT_TEMPLATE = {"blip2", "paligemma", "voxtral", "idefics"}
 # What stands between tower and LLM, and a layer of the LLM behind it: the loss must reach both.
@@ -41,13 +43,18 @@ PATHS = {
     "voxtral": ("model.multi_modal_projector.", "model.language_model.layers.0."),
     "idefics": ("model.perceiver_resampler.", "model.gated_cross_attn_layers.0."),
     "mllama": ("model.multi_modal_projector.", "model.language_model.layers.1.cross_attn."),
+    "salmonn": ("model.qformer.", "model.language_model.layers.0."),
+    "audio_vision": ("model.multi_modal_projector.", "model.qformer.", "model.language_model.layers.0."),
 }
 IMAGE = {
     "llava": "<image>\n", "blip2": "", "paligemma": "<image>", "internvl": "<IMG_CONTEXT>\n", "smolvlm": "<image>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "mllama": "<|image|>",
-    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>",
+    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>", "audio_vision": "<image>",
 }  # fmt: skip
-AUDIO = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+AUDIO = {
+    "qwen2_audio": "<|audio_bos|><|AUDIO|><|audio_eos|>", "salmonn": "<Speech><audio> </Speech> ",
+    "audio_vision": "<Speech><audio> </Speech> ",
+}  # fmt: skip
 VOXTRAL_TOKENS = 375  # of one window of 30 s
 
 
@@ -78,8 +85,10 @@ def _batch(family: str, processor: ProcessorMixin, seed: int) -> dict[str, torch
     question = "what colour is it red"
     if family == "voxtral":
         return _voxtral(processor, clip, question)
-    if family == "qwen2_audio":
-        batch = processor(text=[AUDIO + question], audio=[clip], sampling_rate=16_000, return_tensors="pt")
+    if family in AUDIO:
+        seen = {"images": [[image]]} if family in IMAGE else {}
+        text = IMAGE.get(family, "") + AUDIO[family] + question
+        batch = processor(text=[text], audio=[clip], sampling_rate=16_000, return_tensors="pt", **seen)
     elif family == "idefics":
         batch = processor(text=[[image, question]], return_tensors="pt")
     else:
@@ -103,7 +112,7 @@ def _logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Ten
 
 def test_every_family_is_covered() -> None:
     assert set(CLASSES) == set(PATHS) == set(zoo.FAMILIES)
-    assert set(zoo.FAMILIES) >= zoo.VIDEO | zoo.AUDIO
+    assert set(zoo.FAMILIES) >= zoo.VIDEO | zoo.AUDIO | zoo.BOTH
 
 
 def test_auto_classes_open_it(family: str, folder: Path, model: PreTrainedModel) -> None:
@@ -124,7 +133,7 @@ def test_the_processor_is_the_family_s(family: str, processor: ProcessorMixin) -
 def test_the_chat_template_renders_a_conversation(family: str, processor: ProcessorMixin) -> None:
     if family in WITHOUT_TEMPLATE:
         pytest.skip("no chat template")
-    kind, placeholder = ("audio", AUDIO) if family in zoo.AUDIO else ("image", IMAGE[family])
+    kind, placeholder = ("audio", AUDIO[family]) if family in AUDIO else ("image", IMAGE[family])
     question = {"role": "user", "content": [{"type": kind}, {"type": "text", "text": "what colour"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "red"}]}
     prompt = processor.apply_chat_template([question], tokenize=False, add_generation_prompt=True)

@@ -128,8 +128,9 @@ def _linear_layers(model: nn.Module, parameters: set[str]) -> list[str]:
     """The full names of the linear layers among some parameters, the output head left out."""
     base = base_model(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    left_out = set(head.modules()) if head is not None else set()
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and f"{name}.weight" in parameters and module is not head
+        if isinstance(module, nn.Linear) and f"{name}.weight" in parameters and module not in left_out
     ]

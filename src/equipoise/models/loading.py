@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import (
-    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -133,8 +132,9 @@ def _config(settings: Model) -> PreTrainedConfig:
 
 
 def _auto_class(config: PreTrainedConfig, settings: Model) -> Any:
-    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
-        return AutoModelForMultimodalLM
+    for known in (AutoModelForMultimodalLM, AutoModelForImageTextToText):
+        if type(config) in known._model_mapping:
+            return known
     remote = getattr(config, "auto_map", None) or {}
     for cls in REMOTE_CLASSES:
         if cls.__name__ in remote:

@@ -108,6 +108,23 @@ def test_batched_generation_is_one_by_one(beams: int) -> None:
         assert row[width:].tolist() == alone.tolist()
 
 
+def test_a_beam_has_all_items_of_its_row_in_order() -> None:
+    ids = batch()["input_ids"]
+    items = torch.arange(3)  # one clip in the first row, two in the last
+    expanded, inputs = model()._expand_inputs_for_generation(2, input_ids=ids, input_features=items, fbank=10 * items)
+    assert torch.equal(expanded, ids.repeat_interleave(2, dim=0))
+    assert inputs["input_features"].tolist() == [0, 0, 1, 2, 1, 2]
+    assert inputs["fbank"].tolist() == [0, 0, 10, 20, 10, 20]
+
+
+@torch.no_grad()
+def test_clips_are_heard_once_an_answer() -> None:
+    speaker, calls = model(), []
+    speaker.model.qformer.register_forward_hook(lambda *_: calls.append(1))
+    speaker.generate(**batch("left"), max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert len(calls) == 1
+
+
 @torch.no_grad()
 def test_the_cache_changes_nothing() -> None:
     options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}

@@ -306,19 +306,6 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As transformers', which knows of the first forward only; what it forgets to drop later is dropped here."""
-        prepared = super().prepare_inputs_for_generation(  # type: ignore[misc]
-            *args, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for modality in self.model.modalities:
-                for name in modality.inputs:
-                    prepared.pop(name, None)
-        return prepared
-
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
