@@ -109,9 +109,9 @@ def test_evaluate_writes_scores_with_controls(evaluated: subprocess.CompletedPro
     assert scores["split"] == "test"
     assert scores["validation_loss"] < 2.5  # nats a token; the untrained model has more than 4
     [entry] = scores["tasks"].values()
-    assert entry.keys() == {"metric", "value", "samples", "majority", "shuffled_images"}
+    assert entry.keys() == {"metric", "value", "samples", "majority", "shuffled_inputs"}
     assert entry["samples"] == tiny.SIZES["test"]
-    for shown in (entry["value"], entry["majority"], entry["shuffled_images"]):
+    for shown in (entry["value"], entry["majority"], entry["shuffled_inputs"]):
         assert f"{shown:.3f}" in evaluated.stdout
 
 

@@ -74,7 +74,7 @@ def train(
 def evaluate(
     run: RunFolder,
     split: Annotated[Literal["validation", "test"], typer.Option(help="Which part to answer.")] = "test",
-    controls: Annotated[bool, typer.Option(help="Also score the majority answer and shuffled images.")] = True,
+    controls: Annotated[bool, typer.Option(help="Also score the majority answer and shuffled inputs.")] = True,
 ) -> None:
     """Generate and score on the recipe's validation or test sets."""
     from equipoise.training.run_directory import RunDirectory

@@ -48,7 +48,7 @@ def test_scores_predictions_and_controls(tmp_path):
     entry = scores["tasks"]["caption"]
     assert (scores["split"], entry["metric"], entry["samples"]) == ("test", "exact_match", 6)
     assert json.loads(run.scores_file.read_text()) == scores
-    assert entry["value"] > 0.8 > 0.5 > entry["shuffled_images"]
+    assert entry["value"] > 0.8 > 0.5 > entry["shuffled_inputs"]
     assert entry["majority"] <= 0.5
     assert 0 < scores["validation_loss"] < 1
     rows = [json.loads(line) for line in (run.predictions / "caption.jsonl").read_text().splitlines()]

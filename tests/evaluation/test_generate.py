@@ -9,7 +9,7 @@ import pytest
 from equipoise.data.readers import easy_vqa
 from equipoise.data.sample import Sample, Turn
 from equipoise.data.tasks import read_task
-from equipoise.evaluation.generate import generate, with_shuffled_images
+from equipoise.evaluation.generate import generate, with_shuffled_inputs
 from equipoise.recipe import Task
 
 
@@ -36,7 +36,7 @@ def test_answers_are_bare_texts_of_bounded_length(model, collator):
 
 
 def shuffled_pairs(samples: list[Sample]) -> list[tuple[Sample, Sample]]:
-    return list(zip(samples, with_shuffled_images(samples), strict=True))
+    return list(zip(samples, with_shuffled_inputs(samples), strict=True))
 
 
 @pytest.mark.parametrize("limit", [None, 200, 201])
@@ -58,3 +58,14 @@ def test_a_list_that_asks_about_all_images_twice():
     turns = (Turn("user", "q"), Turn("assistant", "a"))
     samples = [Sample(f"{q}-{i}", "t", turns, (Path(f"{i}.png"),)) for q in range(2) for i in range(6)]
     assert [one for one, other in shuffled_pairs(samples) if one.images == other.images] == []
+
+
+def test_clips_are_swapped_for_clips_and_images_for_images():
+    turns = (Turn("user", "q"), Turn("assistant", "a"))
+    heard = [Sample(f"a{i}", "t", turns, audios=(Path(f"{i}.wav"),)) for i in range(3)]
+    seen = [Sample(f"b{i}", "t", turns, images=(Path(f"{i}.png"),)) for i in range(3)]
+    read = [Sample("c", "t", turns)]
+    for one, other in shuffled_pairs([heard[0], seen[0], *read, seen[1], heard[1], heard[2], seen[2]]):
+        assert (len(one.images), len(one.audios)) == (len(other.images), len(other.audios))
+        if one.id != "c":
+            assert (one.images, one.audios) != (other.images, other.audios)

@@ -15,7 +15,7 @@ import tiny
 from equipoise.data.collate import Collator
 from equipoise.data.readers import easy_vqa
 from equipoise.data.sample import Sample, Turn
-from equipoise.evaluation.generate import generate, with_shuffled_images
+from equipoise.evaluation.generate import generate, with_shuffled_inputs
 from equipoise.metrics.exact_match import score
 from equipoise.models.embedded import CHAT_TEMPLATE, EMBEDDED, IMAGE_TOKEN, PROJECTOR, smol_vlm
 from equipoise.packages import SMOLLM2, fetch
@@ -73,7 +73,7 @@ def test_it_captions_images_it_was_not_aligned_on_and_only_by_looking_at_them(em
     collator = Collator(embedded_processor)
     answers = generate(embedded_model, collator, samples, max_new_tokens=8)
     assert np.mean(score(answers, [sample.references for sample in samples])) > 0.8
-    blind = generate(embedded_model, collator, with_shuffled_images(samples), max_new_tokens=8)
+    blind = generate(embedded_model, collator, with_shuffled_inputs(samples), max_new_tokens=8)
     assert np.mean(score(blind, [sample.references for sample in samples])) < 0.4
 
 

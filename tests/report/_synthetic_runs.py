@@ -77,7 +77,7 @@ def write_run(
         "balance": {"modules": {"schedule": schedule, "controller": "paper", "window": 20, "estimator": "exact"}},
         "train": {"learning_rate": BASE_RATE, "max_steps": len(lines), "seed": 0},
     }
-    scored = {"metric": "exact_match", "value": 0.83, "samples": 200, "majority": 0.37, "shuffled_images": 0.52}
+    scored = {"metric": "exact_match", "value": 0.83, "samples": 200, "majority": 0.37, "shuffled_inputs": 0.52}
     scores = tables.get("scores") or {"split": "test", "validation_loss": 0.4137, "tasks": {task: scored}}
     modules = tables.get("modules") or [
         {"module": "vision_tower", "tensors": 210, "trainable": 0, "frozen": 3_400_000, "kind": "frozen"},

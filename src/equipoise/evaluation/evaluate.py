@@ -15,7 +15,7 @@ from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
 from equipoise.data.tasks import read_task
 from equipoise.errors import RecipeError, RunError
-from equipoise.evaluation.generate import generate, with_shuffled_images
+from equipoise.evaluation.generate import generate, with_shuffled_inputs
 from equipoise.evaluation.loss import token_loss
 from equipoise.metrics import exact_match
 from equipoise.models import loading
@@ -33,7 +33,8 @@ def evaluate(run: RunDirectory, console: Console, split: Split = "test", control
     Args:
         run: its model is loaded anew, as a user would.
         split: which part of each task to answer; the validation loss is on the validation part always.
-        controls: also score the most frequent training answer, and the same model on shuffled images.
+        controls: also score the most frequent training answer, and the same model on shuffled images and
+            audio.
 
     Returns:
         What `scores.json` holds: by task metric, value, samples, and the controls.
@@ -54,8 +55,8 @@ def evaluate(run: RunDirectory, console: Console, split: Split = "test", control
     collator = Collator(loading.load_processor(recipe.model), prefix_attention=prefix_attention)
 
     scores: dict[str, Any] = {"split": split, "tasks": {}}
-    images = {name: any(sample.images for sample in samples) for name, samples in data.items()}
-    total = len(validation) + sum(len(data[n]) * (2 if controls and images[n] else 1) for n in data)
+    shown = {name: any(sample.images or sample.audios for sample in samples) for name, samples in data.items()}
+    total = len(validation) + sum(len(data[n]) * (2 if controls and shown[n] else 1) for n in data)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         job = bar.add_task(f"evaluating {run.path.name}", total=total)
 
@@ -72,10 +73,10 @@ def evaluate(run: RunDirectory, console: Console, split: Split = "test", control
             entry: dict[str, Any] = {"metric": task.metric, "value": _mean(values), "samples": len(samples)}
             if controls:
                 entry["majority"] = _majority(task, samples, recipe.train.seed)
-                if images[task.name]:
-                    shuffled = with_shuffled_images(samples)
+                if shown[task.name]:
+                    shuffled = with_shuffled_inputs(samples)
                     answers = generate(model, collator, shuffled, task.max_new_tokens, advance=advance)
-                    entry["shuffled_images"] = _mean(_score(task, answers, shuffled))
+                    entry["shuffled_inputs"] = _mean(_score(task, answers, shuffled))
             scores["tasks"][task.name] = entry
     write_json(run.scores_file, scores)
     return scores
@@ -83,9 +84,9 @@ def evaluate(run: RunDirectory, console: Console, split: Split = "test", control
 
 def print_scores(scores: dict[str, Any], console: Console) -> None:
     """Print one run's scores."""
-    table = Table("task", "metric", scores["split"], "samples", "majority answer", "shuffled images")
+    table = Table("task", "metric", scores["split"], "samples", "majority answer", "shuffled inputs")
     for name, entry in scores["tasks"].items():
-        shown = (entry["value"], entry.get("majority"), entry.get("shuffled_images"))
+        shown = (entry["value"], entry.get("majority"), entry.get("shuffled_inputs"))
         value, majority, shuffled = (f"{x:.3f}" if x is not None else "-" for x in shown)
         table.add_row(name, entry["metric"], value, str(entry["samples"]), majority, shuffled)
     console.print(table)
@@ -119,6 +120,7 @@ def _write_predictions(
                 "references": sample.references,
                 "score": value,
                 "images": [str(path) for path in sample.images],
+                "audios": [str(path) for path in sample.audios],
             },
             ensure_ascii=False,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -11,6 +12,9 @@ from transformers import PreTrainedModel
 
 from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
+
+
+Media = tuple[tuple[Path, ...], tuple[Path, ...]]
 
 
 def generate(
@@ -44,13 +48,18 @@ def generate(
     return [answer.strip() for answer in answers]
 
 
-def with_shuffled_images(samples: Sequence[Sample]) -> list[Sample]:
-    """Give each sample another sample's images: questions and answers stay, the evidence is wrong.
+def with_shuffled_inputs(samples: Sequence[Sample]) -> list[Sample]:
+    """Give each sample another sample's images and audio: questions and answers stay, the evidence is wrong.
 
-    The distinct images are rotated by half their number, so no sample keeps its own where there are two or more. A
-    model that scores as well on these has learned nothing from images.
+    Among samples with as many images and clips, the distinct ones are rotated by half their number, so none keeps its
+    own where there are two or more. A model that scores as well on these has learned nothing from what it is shown.
     """
-    distinct = list(dict.fromkeys(sample.images for sample in samples))
-    half = len(distinct) // 2
-    other = dict(zip(distinct, [*distinct[half:], *distinct[:half]], strict=True))
-    return [replace(sample, images=other[sample.images]) for sample in samples]
+    kinds: dict[tuple[int, int], dict[Media, None]] = {}
+    for sample in samples:
+        kinds.setdefault((len(sample.images), len(sample.audios)), {})[sample.images, sample.audios] = None
+    other: dict[Media, Media] = {}
+    for distinct in map(list, kinds.values()):
+        half = len(distinct) // 2
+        other |= zip(distinct, [*distinct[half:], *distinct[:half]], strict=True)
+    swapped = (other[sample.images, sample.audios] for sample in samples)
+    return [replace(sample, images=images, audios=audios) for sample, (images, audios) in zip(samples, swapped)]

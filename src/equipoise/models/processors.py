@@ -18,7 +18,7 @@ def from_pretrained(path: str, trust_remote_code: bool = False) -> ProcessorMixi
     if not is_torchvision_available() and not trust_remote_code:
         cls = _class(path)
         if cls is not None and "video_processor" in cls.get_attributes():
-            processor = _without_video(cls).from_pretrained(path)
+            processor: Any = _without_video(cls).from_pretrained(path)
             processor.video_settings = _video_settings(path)
             return processor
     return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)

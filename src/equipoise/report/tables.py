@@ -51,7 +51,7 @@ def scores(runs: Sequence[RunView]) -> str:
             decimal(number(found.get("value"))),
             _error(found),
             decimal(number(found.get("majority"))),
-            decimal(number(found.get("shuffled_images"))),
+            decimal(number(found.get("shuffled_inputs"))),
             _count(found.get("samples")),
         ]
         for task in _tasks(runs)
@@ -60,10 +60,10 @@ def scores(runs: Sequence[RunView]) -> str:
     ]
     if not rows:
         return ""
-    header = ["task", "run", "split", "metric", "score", "± s.e.", "majority", "shuffled images", "samples"]
+    header = ["task", "run", "split", "metric", "score", "± s.e.", "majority", "shuffled inputs", "samples"]
     note = (
-        "Majority: always giving the commonest answer. Shuffled images: the same model, each question with another "
-        "question's image. A score no better than these has not used the image. The standard error is that of a share "
+        "Majority: always giving the commonest answer. Shuffled inputs: the same model, each question with another "
+        "question's image or clip. A score no better than these has not used it. The standard error is that of a share "
         "of so many answers; it says nothing of other seeds."
     )
     return table("Scores and what they have to beat", header, rows, note)

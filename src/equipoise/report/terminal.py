@@ -25,7 +25,7 @@ def print_summary(runs: Sequence[RunDirectory], console: Console) -> None:
         row = [view.label, _shown(view.validation_loss, 4)]
         for task in tasks:
             found = view.tasks.get(task, {})
-            row += [_shown(number(found.get(key)), 3) for key in ("value", "majority", "shuffled_images")]
+            row += [_shown(number(found.get(key)), 3) for key in ("value", "majority", "shuffled_inputs")]
         row += [_shown(view.verdict.kappa, 2), _shown(view.verdict.std_log_kappa, 2)]
         row.append("-" if view.step_ratio is None else f"{view.step_ratio:.2f}x")
         table.add_row(*row)
