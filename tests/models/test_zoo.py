@@ -55,7 +55,7 @@ AUDIO = {
     "qwen2_audio": "<|audio_bos|><|AUDIO|><|audio_eos|>", "salmonn": "<Speech><audio> </Speech> ",
     "audio_vision": "<Speech><audio> </Speech> ",
 }  # fmt: skip
-VOXTRAL_TOKENS = 375  # of one window of 30 s
+VOXTRAL_TOKENS = 25  # of one window of 2 s
 
 
 @pytest.fixture(scope="module", params=zoo.FAMILIES)

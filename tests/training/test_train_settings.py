@@ -98,6 +98,17 @@ def test_bf16_measures_an_amplified_step(make_recipe: Callable[..., Recipe], tmp
     assert all(math.isfinite(line["loss"]) for line in lines)
 
 
+def test_what_learns_is_float32_under_bf16_and_the_rest_is_as_loaded(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = make_recipe({"schedule": "constant"}, precision="bf16", arguments=ON_CPU, max_steps=1)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": "bfloat16"})})
+    with watching_train() as seen:
+        train(recipe, tmp_path / "run", Console(file=io.StringIO()))
+    dtypes = {(p.requires_grad, p.dtype) for p in seen.trainer.model.parameters()}
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+
+
 def test_bf16_finds_the_balance_that_float32_finds(run: Run) -> None:
     coordination = {"schedule": "constant", "estimator": "exact"}
     bf16 = steps(run(coordination, "bf16", precision="bf16", arguments=ON_CPU, dropout=0.0))

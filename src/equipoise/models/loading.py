@@ -113,6 +113,8 @@ def _config(settings: Model) -> PreTrainedConfig:
     """
     path = resolve(settings)
     raw, _ = _load(PreTrainedConfig.get_config_dict, path, settings)
+    if not isinstance(raw, dict):
+        raise RecipeError(f"model.path: {settings.path} cannot be loaded (its config.json is no JSON object)")
     if raw.get("model_type") == "internvl_chat":
         raise RecipeError(
             f"model.path: {settings.path} is InternVL's first layout, which needs code of its own; "

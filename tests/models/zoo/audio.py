@@ -38,8 +38,8 @@ def qwen2_audio() -> tuple[Qwen2AudioForConditionalGeneration, Qwen2AudioProcess
     return Qwen2AudioForConditionalGeneration(config), Qwen2AudioProcessor(features, words)
 
 
-def voxtral() -> tuple[VoxtralForConditionalGeneration, VoxtralProcessor]:
-    """Whisper-style encoder of 30 s windows, projector over four frames (375 tokens a window), Llama."""
+def voxtral(seconds: int = 2) -> tuple[VoxtralForConditionalGeneration, VoxtralProcessor]:
+    """Whisper-style encoder of windows of so many seconds (30 in the release), projector over four frames, Llama."""
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", *(f"<SPECIAL_{i}>" for i in range(5, 24)), "[AUDIO]",
                "[BEGIN_AUDIO]"]  # fmt: skip
     special[11] = "<pad>"  # the processor knows [AUDIO] by its id, 24
@@ -47,10 +47,11 @@ def voxtral() -> tuple[VoxtralForConditionalGeneration, VoxtralProcessor]:
     config = VoxtralConfig(
         audio_config=VoxtralEncoderConfig(
             num_mel_bins=16, hidden_size=16, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            initializer_range=0.3,
+            max_source_positions=50 * seconds, initializer_range=0.3,
         ),
         text_config=LlamaConfig(**TEXT, **ids(words), num_key_value_heads=2, head_dim=8),
         audio_token_id=words.convert_tokens_to_ids("[AUDIO]"),
         initializer_range=PROJECTOR,
     )  # fmt: skip
-    return VoxtralForConditionalGeneration(config), VoxtralProcessor(WhisperFeatureExtractor(feature_size=16), words)
+    features = WhisperFeatureExtractor(feature_size=16, chunk_length=seconds)
+    return VoxtralForConditionalGeneration(config), VoxtralProcessor(features, words)
