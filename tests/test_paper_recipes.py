@@ -139,7 +139,8 @@ def test_the_mixture_has_llava_1_5s_settings_and_runs(checkpoint, here):
     as_written = load_recipe(RECIPES / MIXTURE)
     settings = as_written.train
     assert settings.batch_size * settings.gradient_accumulation == 128
-    assert (settings.learning_rate, settings.epochs, settings.warmup, settings.lr_scheduler) == (2e-5, 1, 0.03, "cosine")
+    assert (settings.learning_rate, settings.lr_scheduler) == (2e-5, "cosine")
+    assert (settings.epochs, settings.warmup) == (1, 0.03)
     assert (settings.weight_decay, settings.max_length, settings.precision) == (0, 2048, "bf16")
     assert as_written.model.lora is None
     assert as_written.model.train == {"projector": "full", "vision_tower": "frozen", "llm": "full"}

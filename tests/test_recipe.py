@@ -83,7 +83,10 @@ def test_an_unknown_key_that_resembles_none_suggests_none(file):
         ("balance.modules.schedule=comit", "balance.modules.schedule: found 'comit'; input should be 'constant', "),
         ("tasks=3", "tasks: found 3; input should be a valid list"),
         ("tasks.1=3", "tasks.1: found 3; input should be a valid dictionary"),
-        ("tasks.vqa.reader=csv", "tasks.0.reader: found 'csv'; input should be 'easy_vqa', 'jsonl', 'asterisk' or 'tuxpaint'"),
+        (
+            "tasks.vqa.reader=csv",
+            "tasks.0.reader: found 'csv'; input should be 'easy_vqa', 'jsonl', 'asterisk' or 'tuxpaint'",
+        ),
         ("tasks.vqa.metric=bleu", "tasks.0.metric: found 'bleu'; input should be 'exact_match'"),
     ],
 )

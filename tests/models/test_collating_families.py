@@ -1,4 +1,4 @@
-"""Every family's conversations as tensors: format, labels, rows of a batch as they are alone, prompts for generation."""
+"""Every family's conversations as tensors: format, labels, rows of a batch as they are alone, generation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from peft import PeftModel
 
 from equipoise.data.collate import IGNORED, Collator
 from equipoise.data.sample import Sample, Turn
@@ -49,7 +49,8 @@ CONVERSATIONS = {
         "User: where\nAssistant: deep blue</s>"
     ),
     "mllama": (
-        f"<|begin_of_text|>{HEADER.format('user')}<|image|>what is it<|eot_id|>{HEADER.format('assistant')}red<|eot_id|>"
+        f"<|begin_of_text|>{HEADER.format('user')}<|image|>what is it<|eot_id|>"
+        f"{HEADER.format('assistant')}red<|eot_id|>"
         f"{HEADER.format('user')}where<|eot_id|>{HEADER.format('assistant')}deep blue<|eot_id|>"
     ),
     "salmonn": (
@@ -71,7 +72,7 @@ class Opened:
 
     family: str
     facts: Family
-    model: PreTrainedModel
+    model: PeftModel
     collator: Collator
     media: Path
 
@@ -107,7 +108,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def opened(request: pytest.FixtureRequest, media: Path, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     family = request.param
-    settings = Model(path=str(zoo.make(family, tmp_path_factory.mktemp("zoo") / family)), lora=None)
+    settings = Model(path=str(zoo.make(family, tmp_path_factory.mktemp("zoo") / family)))
     facts = loading.family(settings)
     collator = Collator(loading.load_processor(settings), prefix_attention=facts.prefix_attention)
     return Opened(family, facts, loading.load(settings).eval(), collator, media)
@@ -124,7 +125,7 @@ def row_of(batch: Batch, row: int, name: str = "input_ids") -> torch.Tensor:
 def mixed(opened: Opened) -> list[Sample]:
     return [
         opened.sample(0, "what is it", "red"),
-        opened.sample(None, "a question without anything to see or hear", "blue"),
+        opened.sample(None, "a question about nothing to be seen or heard here", "blue"),
         opened.sample(1, "which", "deep blue"),
     ]
 
@@ -206,7 +207,7 @@ def test_a_text_with_a_placeholder_of_its_own_is_refused(opened: Opened) -> None
         for kind in ("image", "audio")
         if getattr(opened.collator.processor, f"{kind}_token", None)
     )
-    with pytest.raises(DataError, match="which stands for an (image|audio)$"):
+    with pytest.raises(DataError, match=r"which stands for an (image|audio)$"):
         opened.collator([opened.sample(None, f"what does {token} mean", "it")])
 
 
@@ -240,15 +241,18 @@ def assert_rows_are_as_alone(opened: Opened, rows: Sequence[Sample]) -> None:
 
 @every_family
 def test_mixed_batches_and_batches_of_text_alone_train(opened: Opened) -> None:
+    learning = {name: parameter for name, parameter in opened.model.named_parameters() if parameter.requires_grad}
     for rows in (mixed(opened), mixed(opened)[1:2], mixed(opened)[:1]):
         opened.model.zero_grad()
         loss = opened.loss(opened.collator(rows))
         loss.backward()
         assert torch.isfinite(loss)
-        gradients = [parameter.grad for parameter in opened.model.parameters() if parameter.grad is not None]
-        assert all(torch.isfinite(gradient).all() for gradient in gradients)
-        connector = [p.grad for p in opened.model.parameters() if p.requires_grad and p.grad is not None]
-        assert any(gradient.any() for gradient in connector) or rows[0].images == rows[0].audios == ()
+        gradients = {name: p.grad for name, p in learning.items() if p.grad is not None}
+        assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+        reached = {".lora_" in name for name, gradient in gradients.items() if gradient.any()}
+        assert True in reached
+        if rows[0].images or rows[0].audios:
+            assert False in reached  # the connector
     opened.model.zero_grad()
 
 
@@ -258,18 +262,17 @@ def test_what_a_row_shows_or_plays_changes_that_row_alone(opened: Opened) -> Non
     changed = [rows[0], rows[1], opened.sample(2, "which", "deep blue")]
     before, after = opened.collator(rows), opened.collator(changed)
     length = [int(mask.sum()) for mask in before["attention_mask"]]
-    if int(after["attention_mask"][2].sum()) == length[2]:
-        change = (opened.logits(before) - opened.logits(after)).abs()
-        assert change[2, : length[2]].max() > 0.01
-        assert change[0, : length[0]].max() < 1e-4
-        assert change[1, : length[1]].max() < 1e-4
+    change = (opened.logits(before) - opened.logits(after)).abs()
+    assert change[2, : length[2]].max() > 0.01
+    assert change[0, : length[0]].max() < 1e-4
+    assert change[1, : length[1]].max() < 1e-4
 
 
 @pytest.mark.parametrize("opened", ["mllama"], indirect=True)
 def test_mllamas_text_rows_attend_to_what_fills_their_places(opened: Opened) -> None:
-    """Why Mllama is left out above: the row's own cross-attention mask says it sees nothing, and yet it is not as alone.
+    """Why Mllama is left out above: the row's cross-attention mask says it sees nothing, yet it is not as alone.
 
-    Its value does not depend on the images of other rows; see `test_what_a_row_shows_or_plays_changes_that_row_alone`.
+    It does not depend on the images of other rows; see `test_what_a_row_shows_or_plays_changes_that_row_alone`.
     """
     batch = opened.collator(mixed(opened))
     assert not batch["cross_attention_mask"][1].any()
@@ -294,7 +297,6 @@ def test_batched_generation_is_one_by_one_generation(opened: Opened) -> None:
     assert len({int(mask.sum()) for mask in prompts["attention_mask"]}) > 1
     batched = generate(opened.model, opened.collator, rows, 8, batch_size=len(rows))
     assert batched == generate(opened.model, opened.collator, rows, 8, batch_size=1)
-    assert len(set(batched)) > 1
 
 
 @pytest.mark.parametrize("opened", ["mllama"], indirect=True)

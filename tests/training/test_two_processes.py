@@ -57,10 +57,12 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("family", ["llava", "blip2", pytest.param("qwen2_audio", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family", ["llava", "salmonn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("blip2", "qwen2_audio"))]
+)
 def test_two_processes_make_the_steps_of_one(family, tmp_path):
     checkpoint = zoo.make(family, tmp_path / "checkpoint")
-    data = make_data(tmp_path / "data", "audio" if family in zoo.AUDIO else "image")
+    data = make_data(tmp_path / "data", "audio" if family in {*zoo.AUDIO, "salmonn"} else "image")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = run(torchrun, checkpoint, data, tmp_path / "two", batch_size=2)
     one = run([sys.executable], checkpoint, data, tmp_path / "one", batch_size=4)

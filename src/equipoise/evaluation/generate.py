@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
 
-
 Media = tuple[tuple[Path, ...], tuple[Path, ...]]
 
 

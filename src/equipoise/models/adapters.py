@@ -96,7 +96,7 @@ def prepare(model: PreTrainedModel, settings: Model) -> PreTrainedModel | PeftMo
 
 
 def learn_in_float32(model: nn.Module) -> None:
-    """Keep what learns in float32, for a trainer that computes in 16 bits by autocast: such weights lose small steps."""
+    """Keep what learns in float32, for a trainer that computes in 16 bits by autocast: those lose small steps."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -116,6 +116,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "none.pth: cannot be loaded as plain weights", beats=tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize("part", ["whisper", "llm"])
+def test_a_part_that_cannot_be_loaded_is_named(part: str, tmp_path: Path) -> None:
+    parts = {**dict(zip(("whisper", "llm"), make_parts(tmp_path), strict=True)), part: tmp_path / "none"}
+    with pytest.raises(RecipeError, match=rf"^{part}: .*none cannot be loaded \(") as caught:
+        convert_salmonn(GOLDEN / "salmonn.pth", GOLDEN / "beats.pt", target=tmp_path / "model", **parts)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
 def test_branches_must_agree(tmp_path: Path) -> None:
     refused(tmp_path, "it was trained with BEATs, and beats is None", beats=None)
     refused(tmp_path, "it was trained without BEATs", checkpoint=GOLDEN / "salmonn_speech_only.pth")

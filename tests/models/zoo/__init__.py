@@ -1,4 +1,4 @@
-"""Toy checkpoints of multimodal classes, transformers' own and ours: random weights, real processors, about 100 kB each.
+"""Toy checkpoints of multimodal classes, transformers' own and ours: random weights, real processors, 100 kB each.
 
 `make` writes what a hub repository of the family holds: config, weights, generation config, tokenizer, processor and,
 where the family's repositories carry one, chat template. Families whose processor wants a video processor (`VIDEO`)

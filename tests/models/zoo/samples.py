@@ -15,7 +15,7 @@ QUESTION = "what is it"
 RATE = 16_000
 COLOURS = ((220, 30, 30), (30, 30, 220), (30, 200, 60))
 TONES = (300, 1_500, 4_000)  # Hz
-SECONDS = (1.0, 0.6, 1.4)
+SECONDS = (1.0, 0.6, 0.6)
 
 
 def write(folder: Path) -> Path:

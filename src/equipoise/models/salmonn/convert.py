@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +151,9 @@ def convert_salmonn(
     if ("ln_audio.weight" in connector) != (beats is not None):
         raise RecipeError(f"{checkpoint}: it was trained {'without' if beats else 'with'} BEATs, and beats is {beats}")
     encoder = _beats(beats, dtype) if beats else None
-    speech = WhisperModel.from_pretrained(whisper, dtype=dtype).encoder
-    language: Any = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(llm)
+    speech = _part(WhisperModel.from_pretrained, "whisper", whisper, dtype=dtype).encoder
+    language = _part(AutoModelForCausalLM.from_pretrained, "llm", llm, dtype=dtype)
+    tokenizer = _part(AutoTokenizer.from_pretrained, "llm", llm)
     _add_tokens(tokenizer, language)
     config = SalmonnConfig(
         text_config=language.config,
@@ -163,7 +163,7 @@ def convert_salmonn(
         second_per_window=second_per_window,
         second_stride=second_stride,
         num_query_tokens=connector["query_tokens"].shape[1],
-        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),  # type: ignore[arg-type]
+        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
     )
     with torch.device("meta"):
         model = SalmonnForConditionalGeneration(config)
@@ -194,6 +194,15 @@ def convert_salmonn(
         if pairs and not merge_lora:
             _save_adapter(pairs, lora_alpha, folder / "adapter")
         os.rename(folder, target)
+
+
+def _part(loader: Callable[..., Any], name: str, source: str | Path, **options: Any) -> Any:
+    """One of the parts that transformers loads; what goes wrong there becomes one line."""
+    try:
+        return loader(source, **options)
+    except Exception as error:  # transformers raises what its parts raise
+        reason = " ".join(str(error).split())[:200]
+        raise RecipeError(f"{name}: {source} cannot be loaded ({reason})") from error
 
 
 def _load(path: Path, *entries: str) -> Any:
