@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from PIL import Image
 
 from equipoise.data.collate import IGNORED, Collator
 from equipoise.data.sample import Sample, Turn
@@ -202,11 +203,7 @@ def test_training_pads_on_the_right_and_generation_on_the_left(opened: Opened) -
 
 @every_family
 def test_a_text_with_a_placeholder_of_its_own_is_refused(opened: Opened) -> None:
-    token = next(
-        str(getattr(opened.collator.processor, f"{kind}_token"))
-        for kind in ("image", "audio")
-        if getattr(opened.collator.processor, f"{kind}_token", None)
-    )
+    token = next(token for token in PLACEHOLDERS if token in CONVERSATIONS[opened.family])
     with pytest.raises(DataError, match=r"which stands for an (image|audio)$"):
         opened.collator([opened.sample(None, f"what does {token} mean", "it")])
 
@@ -237,6 +234,27 @@ def assert_rows_are_as_alone(opened: Opened, rows: Sequence[Sample]) -> None:
         torch.testing.assert_close(together[row, :length], opened.logits(alone)[0], rtol=1e-4, atol=1e-4)
         total += opened.loss(alone).detach()
     torch.testing.assert_close(opened.loss(batch).detach(), total, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("opened", ROWS_MIX, indirect=True)
+def test_rows_with_several_images_or_clips_say_what_they_say_alone(opened: Opened) -> None:
+    one, two = opened.sample(0, "what is it", "red"), opened.sample(1, "which", "deep blue")
+    both = replace(one, images=one.images + two.images, audios=one.audios + two.audios)
+    assert_rows_are_as_alone(opened, [two, both, opened.sample(None, "is it", "blue")])
+    swapped = replace(one, images=both.images[::-1], audios=both.audios[::-1])
+    ordered, reverse = opened.collator([both]), opened.collator([swapped])
+    if ordered["input_ids"].shape == reverse["input_ids"].shape:
+        assert (opened.logits(ordered) - opened.logits(reverse)).abs().max() > 0.01
+
+
+@every_family
+def test_pictures_of_any_shape_are_taken(opened: Opened, tmp_path: Path) -> None:
+    rows = []
+    for number, size in enumerate([(16, 16), (70, 20), (20, 70), (300, 200)]):
+        Image.effect_noise(size, 80).save(tmp_path / f"{number}.png")
+        one = opened.sample(0, "what is it", "red")
+        rows.append(replace(one, images=(tmp_path / f"{number}.png",)) if one.images else one)
+    assert_rows_are_as_alone(opened, rows)
 
 
 @every_family
@@ -316,6 +334,25 @@ def test_no_answer_is_told_from_itself(opened: Opened) -> None:
     before = slice(0, int(supervised[0]))
     difference = (opened.logits(batch) - opened.logits(changed))[0, before].abs().max()
     assert difference < 1e-5
+
+
+@every_family
+def test_an_earlier_answer_does_not_see_a_later_question(opened: Opened) -> None:
+    one = opened.collator([opened.sample(0, "what is it", "red", "where", "deep blue")])
+    other = opened.collator([opened.sample(0, "what is it", "red", "which", "deep blue")])
+    supervised = (one["labels"][0] != IGNORED).nonzero().flatten()
+    first = opened.collator([opened.sample(0, "what is it", "red")])
+    told = slice(int(supervised[0]) - 1, first["input_ids"].shape[1] - 1)
+    torch.testing.assert_close(opened.logits(one)[0, told], opened.logits(other)[0, told], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(opened.logits(one)[0, told], opened.logits(first)[0, told], rtol=1e-5, atol=1e-5)
+
+
+@every_family
+def test_generation_sees_what_training_saw(opened: Opened) -> None:
+    for one in (opened.sample(0, "what is it", "red"), opened.sample(0, "what is it", "red", "where", "deep blue")):
+        prompt, batch = opened.collator.prompts([one]), opened.collator([one])
+        last = prompt["input_ids"].shape[1] - 1
+        torch.testing.assert_close(opened.logits(batch)[0, last], opened.logits(prompt)[0, -1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("opened", ["paligemma"], indirect=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from equipoise.data.audio import load_audio
-from equipoise.data.encoding import Batch, Row, encode
+from equipoise.data.encoding import Batch, Row, encode, placeholder
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 
@@ -79,10 +79,10 @@ class Collator:
 
     def _check(self, sample: Sample) -> None:
         for kind in ("image", "audio"):
-            token = getattr(self.processor, f"{kind}_token", None)
-            if token and any(str(token) in turn.text for turn in sample.turns):
+            token = placeholder(self.processor, kind)
+            if token and any(token in turn.text for turn in sample.turns):
                 raise DataError(
-                    f"task {sample.task}: sample {sample.id}: its text holds {str(token)!r}, which stands for an {kind}"
+                    f"task {sample.task}: sample {sample.id}: its text holds {token!r}, which stands for an {kind}"
                 )
             part = {"image": "image_processor", "audio": "feature_extractor"}[kind]
             if getattr(sample, f"{kind}s") and not hasattr(self.processor, part):

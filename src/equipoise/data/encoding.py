@@ -41,6 +41,14 @@ def encode(processor: Any, rows: Sequence[Row], side: str) -> Batch:
     return {name: value for name, value in encoded.items() if isinstance(value, torch.Tensor)}
 
 
+def placeholder(processor: Any, kind: str) -> str | None:
+    """What stands for an image ("image") or a clip ("audio") in a text; None where the processor takes none."""
+    token = getattr(processor, f"{kind}_token", None)
+    if token is None and kind == "image" and type(processor).__name__ == "IdeficsProcessor":
+        return "<image>"
+    return str(token) if token else None
+
+
 def _in_one_form(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> dict[str, Any]:
     media: dict[str, Any] = {}
     if any(row.images for row in rows):
@@ -72,7 +80,8 @@ def _idefics(processor: Any, rows: Sequence[Row], options: dict[str, Any]) -> di
     """Idefics 1 takes each prompt as a list of texts and images, and puts <s> in front itself."""
     prompts = []
     for row in rows:
-        first, *rest = row.text.removeprefix(processor.tokenizer.bos_token).split("<image>")
+        text = row.text.removeprefix(processor.tokenizer.bos_token)
+        first, *rest = text.split(placeholder(processor, "image"))
         prompt: list[Any] = [first]
         for image, text in zip(row.images, rest, strict=True):
             prompt += [image, text]

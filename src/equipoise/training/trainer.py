@@ -109,6 +109,16 @@ class _BalanceMixin(Trainer):
                 self.coordinator.before_step(scaler.get_scale() if scaler is not None else 1.0)
         return loss
 
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As Trainer's; text alone through a frozen LLM teaches nothing, which must not stop the run."""
+        result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, *outputs = result if return_outputs else (result,)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            loss = loss + 0.0 * next(self.division.parameters())[1].sum()
+        return (loss, *outputs) if return_outputs else loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer's, with the newest balance entries beside the loss, so that `report_to` gets them too."""
         if "loss" in logs:
