@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from equipoise.recipe import Model
 from equipoise.training.trainer import token_mean
 from models import zoo
 from models.zoo import samples
+from models.zoo.images import LLAVA_TEMPLATE
 
 Batch = dict[str, torch.Tensor]
 PLACEHOLDERS = ("<image>", "<IMG_CONTEXT>", "<|image_pad|>", "<|AUDIO|>", "[AUDIO]", "<audio>", "<|image|>")
@@ -169,6 +171,20 @@ def test_a_text_begins_once(opened: Opened) -> None:
                 assert re.match(r"(<image>\*4)?</s>Question", text)
             else:
                 assert text.count(tokenizer.bos_token) == 1
+
+
+@pytest.mark.parametrize("opened", ["llava"], indirect=True)
+def test_what_a_template_leaves_out_is_put_in(opened: Opened) -> None:
+    """The released LLaVA processors' own template writes neither the begin token nor an end."""
+    processor = copy.copy(opened.collator.processor)
+    processor.chat_template = LLAVA_TEMPLATE
+    one = opened.sample(0, "what is it", "red", "where", "deep blue")
+    batch = Collator(processor)([one])
+    assert opened.text(batch["input_ids"][0]) == (
+        "<s>USER: <image>*4\nwhat is it ASSISTANT: red USER: where ASSISTANT: deep blue</s>"
+    )
+    assert opened.text(batch["labels"][0][batch["labels"][0] != IGNORED]) == " red deep blue</s>"
+    assert opened.text(Collator(processor).prompts([one])["input_ids"][0]).startswith("<s>USER")
 
 
 @every_family

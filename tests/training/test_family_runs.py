@@ -330,6 +330,25 @@ def test_a_resumed_run_goes_on_with_blip2s_queries(data: Callable[[str], Data], 
     assert cut.metrics() == whole.metrics()
 
 
+# ------------------------------------------------------------------ one loss
+
+
+@pytest.mark.parametrize("family", [family for family in zoo.FAMILIES if family != "mllama"])  # its rows do not mix
+def test_a_steps_loss_does_not_depend_on_its_micro_batches(
+    data: Callable[[str], Data], tmp_path: Path, family: str
+) -> None:
+    settings = {"schedule": "constant", "measure": False}
+    runs = []
+    for size in (3, 1):
+        accumulated = {"batch_size": size, "gradient_accumulation": 3 // size, "max_steps": 2}
+        recipe = data(family).recipe(settings, lora={"dropout": 0.0}, **accumulated)
+        runs.append(train(recipe, tmp_path / str(size), silent()))
+    whole, parted = ([line["loss"] for line in steps(run)] for run in runs)
+    assert parted == pytest.approx(whole, rel=1e-3)
+    whole, parted = ([line["grad_norm/llm"] for line in steps(run)] for run in runs)
+    assert parted[0] == pytest.approx(whole[0], rel=1e-3)
+
+
 # ------------------------------------------------------------------ all schedules
 
 

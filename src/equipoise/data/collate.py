@@ -28,8 +28,8 @@ class Collator:
     Args:
         processor: a processor with a chat template and a tokenizer.
         max_length: longest sequence in tokens, images and audio included; None for no bound.
-        prefix_attention: for models whose prompt attends to itself in both directions (PaliGemma): the answers are
-            told apart by `token_type_ids`.
+        prefix_attention: for models whose prompt attends to itself in both directions (PaliGemma): all before the last
+            answer is the prompt, the last answer alone is supervised, and `token_type_ids` tell them apart.
     """
 
     def __init__(self, processor: ProcessorMixin, max_length: int | None = None, prefix_attention: bool = False):
@@ -104,7 +104,8 @@ class Collator:
         if not self._stops:
             text += self.processor.tokenizer.eos_token
             spans[-1] = (spans[-1][0], len(text))
-        return text, spans
+        # An earlier answer, being of the prompt, would see the question that follows it.
+        return text, spans[-1:] if self.prefix_attention else spans
 
     def _encode(self, samples: Sequence[Sample], texts: Sequence[str], side: str) -> Batch:
         rate = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", 0)
