@@ -204,3 +204,15 @@ def test_a_text_that_holds_the_image_token_is_refused(collator):
 def test_an_answer_that_begins_with_spaces_is_refused(collator):
     with pytest.raises(DataError, match="white space"):
         collator([sample("q", "  indented")])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white_and_the_rest_as_it_is(tmp_path, mode):
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))  # black, but transparent
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    if mode == "P":
+        image = image.quantize(4)
+    image.convert(mode).save(tmp_path / "a.png")
+    [loaded] = load_images(Sample("s", "t", (), (tmp_path / "a.png",)))
+    assert loaded.mode == "RGB"
+    assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]

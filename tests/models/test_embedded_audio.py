@@ -89,6 +89,15 @@ def test_a_clip_is_a_token_every_third_of_a_second(model, processor, tmp_path):
         assert model.model.get_audio_features(batch["input_features"]).shape == (2, TOKENS, 576)
 
 
+def test_clips_differ_by_a_good_part_of_what_their_tokens_have_in_common(model, processor, tmp_path):
+    """What the Q-Former's draw is for: from a tenth of it, short runs learn the answers' frequencies alone."""
+    clips = [clip(tmp_path, "low", 200), clip(tmp_path, "high", 2000)]
+    with torch.no_grad():
+        low, high = model.model.get_audio_features(Collator(processor)([question("?", *clips)])["input_features"])
+    sounding = slice(0, 3)  # the second that is not silent
+    assert (low - high)[sounding].std() > 0.3 * low[sounding].std()
+
+
 def test_what_is_heard_changes_the_answer_and_what_comes_after_eight_seconds_does_not(model, processor, tmp_path):
     collator = Collator(processor)
     low, high = (

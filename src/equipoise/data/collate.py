@@ -169,7 +169,7 @@ def _messages(sample: Sample) -> list[dict]:
 
 
 def load_images(sample: Sample) -> list[Image.Image]:
-    """Open the sample's images as RGB.
+    """Open the sample's images as RGB, what is transparent in them as white.
 
     Raises:
         DataError: an image that is missing or cannot be decoded.
@@ -178,10 +178,16 @@ def load_images(sample: Sample) -> list[Image.Image]:
     for path in sample.images:
         try:
             with Image.open(path) as image:
-                images.append(image.convert("RGB"))
+                images.append(_on_white(image) if image.has_transparency_data else image.convert("RGB"))
         except (OSError, Image.DecompressionBombError, ValueError) as error:
             raise DataError(f"task {sample.task}: sample {sample.id}: image {path} cannot be read ({error})") from error
     return images
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Drawings in black on nothing would otherwise be black on black."""
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def load_audios(sample: Sample, sampling_rate: int) -> list[np.ndarray]:
