@@ -250,7 +250,9 @@ class BalancedTrainer(_BalanceMixin):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if self.compute_loss_func is None and self.model is not None and family_of(self.model).loss_from_logits:
+        assert self.model is not None
+        forgets = not self.model_accepts_loss_kwargs or family_of(self.model).loss_from_logits
+        if self.compute_loss_func is None and forgets:
             self.compute_loss_func = token_mean
         self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder)
 
