@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` runs the main job, `make test` passes the tests. Both install first.
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -11,13 +12,14 @@ help:
 	@echo "make test    install, then run the tests"
 	@echo "make lint    install, then ruff and mypy"
 	@echo "make figure  redraw docs/kappa.png from the demo's runs (needs Chromium)"
-	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=path the environment"
+	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=path the environment,"
+	@echo "WORKERS=4 how many tests run at once"
 
 demo: $(VENV)/.demo
 	$(BIN)/equipoise demo
 
 test: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

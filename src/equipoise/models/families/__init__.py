@@ -14,6 +14,7 @@ from equipoise.models.families.idefics import IDEFICS
 from equipoise.models.families.internvl import INTERNVL
 from equipoise.models.families.llava import LLAVA
 from equipoise.models.families.paligemma import PALIGEMMA
+from equipoise.models.families.qwen2_audio import QWEN2_AUDIO
 from equipoise.models.families.salmonn import AUDIO_VISION, SALMONN
 from equipoise.models.families.voxtral import VOXTRAL
 from equipoise.modules.partition import base_model
@@ -22,7 +23,7 @@ __all__ = ["FAMILIES", "GENERIC", "Family", "family_of"]
 
 FAMILIES = {
     model_type: family
-    for family in (LLAVA, BLIP2, INTERNVL, SALMONN, AUDIO_VISION, PALIGEMMA, IDEFICS, VOXTRAL)
+    for family in (LLAVA, BLIP2, INTERNVL, SALMONN, AUDIO_VISION, PALIGEMMA, IDEFICS, QWEN2_AUDIO, VOXTRAL)
     for model_type in family.model_types
 }
 

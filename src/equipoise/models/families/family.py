@@ -22,7 +22,7 @@ class Family:
             function that finds their whole names. What no module names is the LLM's if `get_decoder()` holds it.
         trained: the modules that instruction tuning trains in full; the other ones of the encoder are frozen.
         chat_template: for processors that carry none.
-        loss_from_logits: whether the class's own loss fails.
+        loss_from_logits: whether the class's own loss fails, or takes the step's number of tokens and forgets it.
         prefix_attention: whether the prompt attends to itself in both directions, told by `token_type_ids`.
         source: where the facts are from.
     """
