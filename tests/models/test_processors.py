@@ -78,6 +78,22 @@ def test_a_saved_one_opens_again(case: tuple[str, Path], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("remote", [False, True])
+def test_a_saved_one_opens_without_the_models_config_and_keeps_the_videos_settings(
+    case: tuple[str, Path], tmp_path: Path
+) -> None:
+    """As it lies beside an adapter; others have torchvision and open its video part."""
+    processors.from_pretrained(str(case[1])).save_pretrained(tmp_path / "one")
+    processors.from_pretrained(str(tmp_path / "one")).save_pretrained(tmp_path / "two")
+    assert not (tmp_path / "one" / "config.json").exists()
+    settings = [folder / "video_preprocessor_config.json" for folder in (case[1], tmp_path / "one", tmp_path / "two")]
+    first, *others = [json.loads(file.read_text()) for file in settings]
+    assert first["video_processor_type"]
+    assert others == [first, first]
+    assert not any(
+        name.startswith("video") for name in json.loads((tmp_path / "two/processor_config.json").read_text())
+    )
+
+
 def test_with_torchvision_auto_processor_decides(
     case: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
