@@ -77,7 +77,6 @@ def test_a_saved_one_opens_again(case: tuple[str, Path], tmp_path: Path) -> None
         assert getattr(again, LENGTHS[family][0]) == LENGTHS[family][1]
 
 
-@pytest.mark.parametrize("remote", [False, True])
 def test_a_saved_one_opens_without_the_models_config_and_keeps_the_videos_settings(
     case: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -94,6 +93,7 @@ def test_a_saved_one_opens_without_the_models_config_and_keeps_the_videos_settin
     )
 
 
+@pytest.mark.parametrize("remote", [False, True])
 def test_with_torchvision_auto_processor_decides(
     case: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
