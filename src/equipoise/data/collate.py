@@ -97,10 +97,9 @@ class Collator:
         spans = []
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                start = len(self._begun(render(self.processor, messages[:index], prompt=True)))
-                spans.append(
-                    (start, len(self._begun(render(self.processor, messages[: index + 1], prompt=False).rstrip())))
-                )
+                before = self._begun(render(self.processor, messages[:index], prompt=True))
+                until = self._begun(render(self.processor, messages[: index + 1]).rstrip())
+                spans.append((len(before), len(until)))
         if not self._stops:
             text += self.processor.tokenizer.eos_token
             spans[-1] = (spans[-1][0], len(text))
