@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from equipoise.metrics.exact_match import normalise, score
+from equipoise.metrics.score import Score
 
 
 @pytest.mark.parametrize(
@@ -17,15 +18,16 @@ def test_case_space_and_one_period_do_not_count(answer, form):
 
 @pytest.mark.parametrize("answer", ["yes..", "yes!", "'yes'", "a yes", "y es", ".yes", "yes,"])
 def test_all_else_counts(answer):
-    assert score([answer], [["yes"]]) == [0.0]
+    assert score([answer], [["yes"]]).samples == (0.0,)
 
 
 def test_any_reference_is_enough():
-    assert score(["Blue.", "red", "green"], [["azure", "blue"], ["RED."], ["grey", "gray"]]) == [1.0, 1.0, 0.0]
+    result = score(["Blue.", "red", "green"], [["azure", "blue"], ["RED."], ["grey", "gray"]])
+    assert result == Score(2 / 3, (1.0, 1.0, 0.0))
 
 
 def test_no_reference_is_no_match():
-    assert score([""], [[]]) == [0.0]
+    assert score([""], [[]]).samples == (0.0,)
 
 
 def test_predictions_and_references_must_pair_up():
