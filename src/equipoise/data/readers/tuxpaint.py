@@ -15,6 +15,8 @@ Layout, as Debian's package `tuxpaint-stamps-default` 2022.06.04-1 has it below 
 | kind | sample |
 | --- | --- |
 | `caption` | picture -> English caption |
+| `category` | picture -> the name of its top folder, one of the 16 that the question lists |
+| `box` | two pictures on one canvas, and the caption of one -> where it is, exactly |
 | `sound` | sound -> English caption of what makes it |
 | `speech` | spoken description -> the caption in its language, where there is one |
 | `spoken_language` | spoken description -> the language's name, of the six with most clips |
@@ -24,7 +26,14 @@ frequent and the things spoken of give nothing away. Each language was read by o
 changelog names them): the task is as much to tell six speakers and microphones apart, and no split can change that.
 
 Stamps that share a file name, or a caption in any spoken language, make one group, and a group lies in one split:
-many recordings were copied from stamp to stamp.
+many recordings were copied from stamp to stamp. Samples a split:
+
+| kind | train | validation | test |
+| --- | --- | --- | --- |
+| `caption`, `category`, `box` | 643 | 71 | 71 |
+| `sound` | 92 | 4 | 11 |
+| `speech` | 5,977 | 650 | 677 |
+| `spoken_language` | 4,344 | 498 | 492 |
 """
 
 from __future__ import annotations
@@ -34,13 +43,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.data.readers.splits import check_split, split_of, words
-from equipoise.data.sample import Sample, Turn
+from equipoise.data.readers.boxes import box_sample
+from equipoise.data.readers.cut_outs import CutOut, cut_out, draw_scene, scene
+from equipoise.data.readers.drawing import drawn
+from equipoise.data.readers.files import inside, note, opening
+from equipoise.data.readers.reader import Flaw, Reader, Unusable, check_option, check_split, samples_of
+from equipoise.data.readers.splits import SPLITS, split_of, words
+from equipoise.data.sample import Sample, exchange
 from equipoise.errors import DataError
 from equipoise.packages import TUXPAINT, fetched
 
 STAMPS = Path("usr/share/tuxpaint/stamps")
 SOUND = (".ogg", ".wav")
+CATEGORIES = (
+    "animals", "clothes", "food", "hobbies", "household", "medical", "military", "naturalforces", "people", "plants",
+    "seasonal", "space", "sports", "symbols", "town", "vehicles",
+)  # fmt: skip
 LANGUAGES = {
     "be": "Belarusian",
     "bg": "Bulgarian",
@@ -80,6 +98,12 @@ def _caption(stamp: Stamp) -> Parts:
         yield "", stamp.picture, "Describe the picture.", stamp.captions["en"]
 
 
+def _category(stamp: Stamp) -> Parts:
+    category = stamp.id.partition("/")[0]
+    if stamp.picture is not None and category in CATEGORIES:
+        yield "", stamp.picture, f"Which of these is it: {', '.join(CATEGORIES)}?", category
+
+
 def _sound(stamp: Stamp) -> Parts:
     if stamp.sound is not None and not stamp.id.startswith("symbols/"):
         yield "", stamp.sound, "What makes this sound?", stamp.captions["en"]
@@ -99,73 +123,119 @@ def _spoken_language(stamp: Stamp) -> Parts:
 
 KINDS: dict[str, Callable[[Stamp], Parts]] = {
     "caption": _caption,
+    "category": _category,
     "sound": _sound,
     "speech": _speech,
     "spoken_language": _spoken_language,
 }
 
 
-def read(task: str, split: str, path: Path | None = None, kind: str = "caption") -> list[Sample]:
+def read(task: str, split: str, path: Path | None = None, kind: str = "caption") -> Iterator[Sample | Flaw]:
     """Read one split.
 
     Args:
         task: the task's name, copied into each sample.
         split: `train`, `validation` or `test`.
         path: the folder that holds `usr/`; the fetched copy when None.
-        kind: `caption`, `sound`, `speech` or `spoken_language`.
+        kind: `caption`, `category`, `box`, `sound`, `speech` or `spoken_language`.
 
     Raises:
-        DataError: an unknown split or kind, data that was not fetched, or files that are not Tux Paint's.
+        DataError: an unknown split or kind, data that was not fetched, or a folder without stamps.
     """
-    check_split(task, "tuxpaint", split)
-    if kind not in KINDS:
-        raise DataError(f"task {task}: tuxpaint has no kind {kind!r}; allowed: {', '.join(KINDS)}")
+    check_split(task, "tuxpaint", split, SPLITS)
+    check_option(task, "tuxpaint", "kind", kind, (*KINDS, "box"))
     root = (path if path is not None else fetched(TUXPAINT)) / STAMPS
-    stamps = [
-        _stamp(task, root, Path(folder), name, set(names))
-        for folder, _, names in sorted(os.walk(root))
-        for name in sorted(names)
-        if name.endswith(".txt")
-    ]
+    stamps: list[Stamp] = []
+    for folder, _, names in sorted(os.walk(note(root))):
+        for name in sorted(names):
+            if name.endswith(".txt"):
+                try:
+                    stamps.append(_stamp(task, root, note(Path(folder)) / name, set(names)))
+                except Unusable as error:
+                    yield Flaw(_id(root, error.path), str(error.path), str(error))
     if not stamps:
         raise DataError(f"task {task}: {root} holds no stamps")
     groups = _groups(stamps)
-    return [
-        Sample(
-            id=f"{stamp.id}{suffix}",
-            task=task,
-            turns=(Turn("user", question), Turn("assistant", answer)),
-            images=(file,) if kind == "caption" else (),
-            audios=() if kind == "caption" else (file,),
-            references=(answer,),
+    stamps = [stamp for stamp in stamps if split_of(groups[stamp.id]) == split]
+    if kind == "box":
+        yield from _boxes(task, root, split, stamps)
+        return
+
+    def make(stamp: Stamp) -> Iterator[Sample]:
+        for suffix, file, question, answer in KINDS[kind](stamp):
+            media = "image" if file == stamp.picture else "audio"
+            found = (_inside(root, file, media),)
+            yield Sample(
+                id=f"{stamp.id}{suffix}",
+                task=task,
+                turns=exchange(question, answer),
+                images=found if media == "image" else (),
+                audios=found if media == "audio" else (),
+                references=(answer,),
+            )
+
+    yield from samples_of(((stamp.id, stamp) for stamp in stamps), make, root)
+
+
+READER = Reader(read, SPLITS, needs_path=False)
+
+
+def _boxes(task: str, root: Path, split: str, stamps: list[Stamp]) -> Iterator[Sample | Flaw]:
+    """Each stamp with a picture, beside one whose caption differs: the next from half-way round the split's stamps."""
+    found: list[tuple[Stamp, CutOut]] = []
+    for stamp in stamps:
+        if stamp.picture is not None:
+            try:
+                found.append((stamp, cut_out(_inside(root, stamp.picture, "image"))))
+            except Unusable as error:
+                yield Flaw(stamp.id, str(error.path), str(error))
+    scenes = {}
+    for place, (stamp, thing) in enumerate(found):
+        others = (found[(place + len(found) // 2 + step) % len(found)] for step in range(len(found)))
+        other = next(
+            (beside for one, beside in others if words(one.captions["en"]) != words(stamp.captions["en"])), None
         )
-        for stamp in stamps
-        if split_of(groups[stamp.id]) == split
-        for suffix, file, question, answer in KINDS[kind](stamp)
-    ]
+        scenes[str(place)] = scene((thing,) if other is None else (thing, other), stamp.id)
+    images = drawn(f"tuxpaint-{split}", scenes, draw_scene)
+    for place, (stamp, _) in enumerate(found):
+        image = images / f"{place}.png"
+        yield box_sample(stamp.id, task, image, stamp.captions["en"], scenes[str(place)].box)
 
 
-def _stamp(task: str, root: Path, folder: Path, caption_file: str, beside: set[str]) -> Stamp:
-    """Read one stamp's captions, and find its other files among those beside it."""
-    source = folder / caption_file
+def _inside(root: Path, file: Path, media: str) -> Path:
+    return inside(root, file.relative_to(root).as_posix(), media)
+
+
+def _id(root: Path, caption_file: Path) -> str:
+    return caption_file.relative_to(root).with_suffix("").as_posix()
+
+
+def _stamp(task: str, root: Path, source: Path, beside: set[str]) -> Stamp:
+    """Read one stamp's captions, and find its other files among those beside it.
+
+    Raises:
+        Unusable: its caption file holds none.
+    """
     try:
-        english, *others = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        reason = error if isinstance(error, OSError | UnicodeDecodeError) else "it is empty"
-        raise DataError(f"task {task}: {source} holds no caption ({reason})") from error
-    captions = {"en": english.strip()}
-    for line in others:
+        with opening(task, source) as file:
+            lines = file.read().decode("utf-8").splitlines() or [""]
+    except UnicodeDecodeError as error:
+        raise Unusable(f"it holds no caption ({error})", source) from error
+    captions = {"en": lines[0].strip()}
+    if not captions["en"]:
+        raise Unusable("it holds no caption (its first line is empty)", source)
+    for line in lines[1:]:
         language, separator, caption = line.partition(".utf8=")
         if separator and caption.strip():
             captions[language] = caption.strip()
 
     def existing(suffix: str, *endings: str) -> Path | None:
         names = (f"{source.stem}{suffix}{ending}" for ending in endings)
-        return next((folder / name for name in names if name in beside), None)
+        return next((source.parent / name for name in names if name in beside), None)
 
     clips = {language: existing("_desc" if language == "en" else f"_desc_{language}", *SOUND) for language in LANGUAGES}
     return Stamp(
-        id=source.relative_to(root).with_suffix("").as_posix(),
+        id=_id(root, source),
         captions=captions,
         picture=existing("", ".png"),
         sound=existing("", *SOUND),

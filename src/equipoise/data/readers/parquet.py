@@ -1,0 +1,63 @@
+"""Parquet files whose columns are the keys of `equipoise.data.readers.jsonl`; images and audio may be in them.
+
+`path` is one file, which has the split `train` alone, or a folder with `SPLIT.parquet` or, as data hubs write them,
+`SPLIT-00000-of-00002.parquet` and so on. Other columns are not read. A row without an id has its number in the split.
+Rows are read a few at a time, in the files' order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from glob import escape
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from equipoise.data.readers.files import note, opening
+from equipoise.data.readers.reader import Flaw, Reader, check_split
+from equipoise.data.readers.table import KEYS, ROWS, table_samples
+from equipoise.data.sample import Sample
+from equipoise.errors import DataError
+
+
+def read(task: str, split: str, path: Path) -> Iterator[Sample | Flaw]:
+    """Read one split."""
+    folder = path.parent if path.is_file() else path
+    number = count(1)
+    for source in _sources(task, split, path):
+        rows = ((next(number), row) for row in _rows(task, source))
+        yield from table_samples(task, folder, rows, source)
+
+
+def _sources(task: str, split: str, path: Path) -> list[Path]:
+    if path.is_file():
+        check_split(task, "parquet", split, ("train",))
+        return [path]
+    note(path)  # another part may be put there
+    one = path / f"{split}.parquet"
+    found = [one] if one.is_file() else sorted(path.glob(f"{escape(split)}-*.parquet"))
+    if not found:
+        raise DataError(f"task {task}: {path} holds neither {split}.parquet nor {split}-*.parquet")
+    return found
+
+
+def _rows(task: str, source: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow  # takes a while to import, and most commands do without
+    import pyarrow.parquet
+
+    done = 0
+    with opening(task, source) as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            columns = [name for name in table.schema_arrow.names if name in KEYS]
+            for batch in table.iter_batches(ROWS, columns=columns):
+                yield from batch.to_pylist()
+                done += len(batch)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"task {task}: {source} is cut short or no Parquet after {done} rows ({reason:.200})"
+            ) from error
+
+
+READER = Reader(read)
