@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start: two workers with two threads each crawl
@@ -14,6 +15,14 @@ import torch
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=60, database=None)
 hypothesis.settings.load_profile("equipoise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The datasets that tests make are indexed where pytest's other files are, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQUIPOISE_INDEX", str(tmp_path_factory.mktemp("index")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -201,13 +201,14 @@ def test_a_model_without_a_recognisable_llm(mistake, tmp_path):
     [
         ("", "tasks.own: split 'train' has no samples"),
         ("\n\n", "tasks.own: split 'train' has no samples"),
-        ('{"prompt": "q", "answer": "a"}\n{"prompt": "q"}\n', "train.jsonl, line 2: 'answer' is missing"),
-        ("not json\n", "train.jsonl, line 1: Expecting value"),
+        ('{"prompt": "q", "answer": "a"}\n{"prompt": "q"}\n', "task own: sample line 2: {}: 'answer' is missing"),
+        ("not json\n", "task own: sample line 1: {}: Expecting value"),
     ],
 )
 def test_data(mistake, tmp_path, text, line):
-    (tmp_path / "data" / "train.jsonl").write_text(text, encoding="utf-8")
-    assert line in mistake()
+    file = tmp_path / "data" / "train.jsonl"
+    file.write_text(text, encoding="utf-8")
+    assert line.format(file) in mistake()
 
 
 def test_a_split_that_is_not_there(mistake, tmp_path):

@@ -7,15 +7,17 @@ import contextlib
 import copy
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from equipoise.data.readers import find_reader
 from equipoise.errors import RecipeError
-from equipoise.recipe import Coordination, Recipe, load_recipe, parse_recipe
+from equipoise.metrics import METRICS
+from equipoise.recipe import PACKAGED, Coordination, MetricName, ReaderName, Recipe, load_recipe, parse_recipe
 
 VALID = {
     "model": {"path": "hub/model", "lora": {"rank": 4}, "train": {"projector": "full"}, "modules": {"a": "x"}},
@@ -23,7 +25,7 @@ VALID = {
     "balance": {"modules": {"schedule": "commit"}},
     "train": {"learning_rate": 1.0e-3},
 }
-PACKAGED = sorted(p.name for p in resources.files("equipoise").joinpath("recipes").iterdir() if p.name.endswith("yaml"))
+SHIPPED = sorted(p.name for p in resources.files("equipoise").joinpath("recipes").iterdir() if p.name.endswith("yaml"))
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def mistake(file: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "path", "suggestion", "allowed"),
     [
-        ("balnce={}", "balnce", "balance", "model, tasks, balance, train"),
+        ("balnce={}", "balnce", "balance", "model, tasks, data, balance, train"),
         ("model.lroa={}", "model.lroa", "lora", "trust_remote_code"),
         ("model.lora.rnk=3", "model.lora.rnk", "rank", "rank, alpha, dropout, dora"),
         ("tasks.vqa.max_tran=3", "tasks.0.max_tran", "max_train", "max_new_tokens"),
@@ -85,7 +87,9 @@ def test_an_unknown_key_that_resembles_none_suggests_none(file):
         ("tasks.1=3", "tasks.1: found 3; input should be a valid dictionary"),
         (
             "tasks.vqa.reader=csv",
-            "tasks.0.reader: found 'csv'; input should be 'easy_vqa', 'jsonl', 'asterisk' or 'tuxpaint'",
+            "tasks.0.reader: found 'csv'; input should be 'easy_vqa', 'vega_charts', 'rendered_text', 'chatterbot', "
+            "'tuxpaint', 'asterisk', 'textvqa', 'iconqa', 'aokvqa', 'vqav2', 'gqa', 'chartqa', 'ocrvqa', 'clothoaqa', "
+            "'macs', 'sdd', 'sharegpt4v', 'refcoco', 'sharegpt', 'llava', 'jsonl', 'parquet' or 'saved'",
         ),
         ("tasks.vqa.metric=bleu", "tasks.0.metric: found 'bleu'; input should be 'exact_match'"),
     ],
@@ -165,9 +169,7 @@ def test_a_hub_id_or_an_embedded_stack_is_no_path(file):
 
 
 def test_the_jsonl_reader_needs_a_path(file):
-    assert mistake(file, "tasks.vqa.reader=jsonl").endswith(
-        "tasks.vqa.path: is missing; the jsonl reader needs a folder"
-    )
+    assert mistake(file, "tasks.vqa.reader=jsonl").endswith("tasks.vqa.path: is missing; the jsonl reader needs one")
 
 
 def test_a_recipe_file_that_is_not_there(tmp_path):
@@ -199,7 +201,7 @@ def test_an_override_that_yaml_cannot_construct(file, value):
 @pytest.mark.parametrize(("text", "shown"), [("- 1", "[1]"), ("", "None"), ("3", "3"), ("word", "'word'")])
 def test_what_is_not_a_mapping(file, text, shown):
     file.write_text(text, encoding="utf-8")
-    assert mistake(file) == f"{file}: found {shown}; a recipe is a mapping with model, tasks, balance, train"
+    assert mistake(file) == f"{file}: found {shown}; a recipe is a mapping with model, tasks, data, balance, train"
 
 
 def test_a_long_value_is_shown_cut(file):
@@ -301,7 +303,7 @@ def test_what_is_written_out_holds_every_default(file):
     assert written["balance"]["modules"]["window"] == Coordination().window
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_packaged_recipes_are_valid_and_read_back_the_same(name, tmp_path):
     with resources.as_file(resources.files("equipoise") / "recipes" / name) as path:
         recipe = load_recipe(path)
@@ -310,7 +312,7 @@ def test_the_packaged_recipes_are_valid_and_read_back_the_same(name, tmp_path):
 
 
 def test_recipes_are_packaged():
-    assert "demo.yaml" in PACKAGED
+    assert "demo.yaml" in SHIPPED
 
 
 def test_warnings_name_settings_that_can_diverge():
@@ -377,3 +379,25 @@ def test_any_override_gives_a_recipe_or_a_recipe_error(tmp_path_factory, overrid
         file.write_text(yaml.safe_dump(VALID), encoding="utf-8")
     with contextlib.suppress(RecipeError):
         assert isinstance(load_recipe(file, [override]), Recipe)
+
+
+def test_every_reader_and_metric_that_a_recipe_names_is_there():
+    assert {name for name in get_args(ReaderName) if not find_reader(name).needs_path} == PACKAGED
+    assert set(get_args(MetricName)) == METRICS.keys()
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("tasks.vqa.max_turns=9", "tasks.0: max_turns: set merge: true with it; it bounds merged conversations"),
+        ("tasks.vqa.hold_out={train: 3}", "tasks.0.hold_out.train.[key]: found 'train'; input should be"),
+        ("tasks.vqa.hold_out={test: 0}", "tasks.0.hold_out.test: found 0; input should be greater than or equal to 1"),
+        ("tasks.vqa.weight=0", "tasks.0.weight: found 0; input should be greater than 0"),
+        ("data.on_error=ignore", "data.on_error: found 'ignore'; input should be 'raise' or 'skip'"),
+        ("data.order=random", "data.order: found 'random'; input should be 'size', 'weight' or 'sequential'"),
+        ("data.batchs=mixed", "data.batchs: unknown key; did you mean batches? allowed: on_error, order, batches"),
+        ("train.too_long=truncate", "train.too_long: found 'truncate'; input should be 'raise' or 'cut'"),
+    ],
+)
+def test_settings_of_data(file, override, line):
+    assert line in mistake(file, override)

@@ -9,10 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from equipoise.errors import RecipeError
@@ -21,6 +30,19 @@ Schedule = Literal[
     "constant", "encoder-lr-up", "llm-lr-up", "feature-cd", "language-cd", "commit-clr", "commit"
 ]  # fmt: skip
 Estimator = Literal["exact", "sampled", "lookback"]
+ReaderName = Literal[
+    "easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk",
+    "textvqa", "iconqa", "aokvqa", "vqav2", "gqa", "chartqa", "ocrvqa",
+    "clothoaqa", "macs", "sdd", "sharegpt4v", "refcoco", "sharegpt",
+    "llava", "jsonl", "parquet", "saved",
+]  # fmt: skip
+#: Readers of data that packages carry, which need no path.
+PACKAGED = frozenset({"easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk"})
+MetricName = Literal[
+    "exact_match", "vqa_accuracy", "aokvqa_direct", "multiple_choice", "relaxed_accuracy",
+    "cider", "cider_ptb", "rouge_l", "iou", "box_accuracy",
+]  # fmt: skip
+WeighterName = Literal["ew", "tla", "rlw", "dwa", "igbv1", "fixed", "cotbal"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
@@ -100,6 +122,26 @@ class Coordination:
         return notes
 
 
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class TaskWeighting:
+    """How the tasks of a mixture are weighted in the loss (CoTBal, eq. 2).
+
+    Attributes:
+        weighter: `ew` (all 1), `tla` (the mean of the tasks' mean losses), `rlw` (random), `dwa`, `igbv1` (dynamic),
+            `fixed` and `cotbal` (as `weights` says).
+        weights: task name to weight (`fixed`, `cotbal`); 1 for tasks that are not named.
+        window: in steps (`dwa`, `igbv1`); the method's own when null, shorter in runs of fewer than 1,000 steps.
+        temperature: of the softmax (`dwa`); the larger, the nearer all weights are to 1.
+        seed: of the drawing (`rlw`).
+    """
+
+    weighter: WeighterName = "ew"
+    weights: dict[str, Annotated[Real, Field(gt=0)]] | None = None
+    window: Count | None = None
+    temperature: Annotated[Real, Field(gt=0)] = 2.0
+    seed: Seed = 0
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -151,29 +193,104 @@ class Task(_Section):
         path: its folder or file; readers of packaged data need none.
         metric: how answers are scored; null for a task that is trained on but not scored.
         train, validation, test: split names; null leaves that part out.
-        max_train, max_validation, max_test: at most so many samples, drawn by the recipe's seed.
+        hold_out: part name to its number of samples, drawn from the training split, for data that comes without splits.
+        merge: questions about the same images become one conversation, shuffled (training part alone).
+        max_turns: most questions of a merged conversation; images with more make several conversations.
+        max_train, max_validation, max_test: at most so many samples, drawn by the recipe's seed; merged conversations
+            count as one.
+        fraction: the share of the training part that is trained on, at least 1 sample, drawn by the recipe's seed from
+            what the settings above leave; a smaller share is part of a larger one. All of it when null.
+        test_of: the task whose further test set this is (train: null); Delta I averages the test sets of a task.
+        response_format: the instruction below each question; the reader's own when null, none when empty.
+        weight: how often the task is drawn, relative to the others, where `data.order` is `weight`.
         options: further arguments of the reader.
         max_new_tokens: longest answer when generating.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    reader: Literal["easy_vqa", "jsonl", "asterisk", "tuxpaint"]
+    reader: ReaderName
     path: Path | None = None
-    metric: Literal["exact_match"] | None = None
+    metric: MetricName | None = None
     train: str | None = "train"
     validation: str | None = "validation"
     test: str | None = "test"
+    hold_out: dict[Literal["validation", "test"], Count] = {}
+    merge: bool = False
+    max_turns: Count | None = None
     max_train: Count | None = None
     max_validation: Count | None = None
     max_test: Count | None = None
+    fraction: Annotated[Real, Field(gt=0, le=1)] | None = None
+    test_of: str | None = None
+    response_format: str | None = None
+    weight: Annotated[Real, Field(gt=0)] = 1.0
     options: dict[str, Any] = {}
     max_new_tokens: Count = 16
 
+    @model_validator(mode="after")
+    def _turns_are_of_merged_conversations(self) -> Self:
+        if self.max_turns is not None and not self.merge:
+            raise ValueError("max_turns: set merge: true with it; it bounds merged conversations")
+        return self
+
+    @model_validator(mode="after")
+    def _further_test_sets_are_not_trained_on(self) -> Self:
+        if self.test_of is not None and self.train is not None:
+            raise ValueError("test_of: set train: null with it; it is for further test sets of another task")
+        return self
+
+    def share_of(self, count: int) -> int:
+        """How many of `count` training samples `fraction` leaves."""
+        return count if self.fraction is None else max(1, round(self.fraction * count))
+
+
+class Data(_Section):
+    """How samples are read, and how tasks share the batches.
+
+    Attributes:
+        on_error: what a sample that cannot be read does: `raise` ends the run with a line, `skip` leaves it out and
+            counts it. To know beforehand, `skip` opens every image and clip once.
+        order: `size`: all samples shuffled together; `weight`: each sample's task is drawn by `tasks.weight`, a task
+            begins anew when it is used up; `sequential`: one task after the other.
+        batches: `mixed`: as they come; `every-modality`: each batch holds images, audio and text as the mixture does,
+            so that every module learns in every step on every process; `one-modality`: each batch holds samples of
+            one kind, which pads less.
+        group_by_length: samples of about the same length share a batch, which pads less.
+    """
+
+    on_error: Literal["raise", "skip"] = "raise"
+    order: Literal["size", "weight", "sequential"] = "size"
+    batches: Literal["mixed", "every-modality", "one-modality"] = "mixed"
+    group_by_length: bool = False
+
+
+class CoTBal(_Section):
+    """How `equipoise balance` finds the weights of tasks (CoTBal, eq. 3-11); nothing else reads this section.
+
+    Attributes:
+        temperature: T of the three softmaxes that make weights; the larger, the nearer all weights are to 1. (That of
+            `balance.tasks` is the weighter dwa's.)
+        alpha: from 0 (difficulty alone) to 1 (contributions alone).
+        mini_fraction: the share of a task that is its small subset; small tasks need more than the paper's 1/32.
+        difficulty: `real`: from the runs that the contributions need anyway; `precise`: from two more runs for each
+            task, on all of it and on its subset, without the others.
+        on_degenerate: what an undefined contribution, difficulty or improvement does: `error` stops as soon as the
+            scores that show it exist; `zero` takes 0 for it and says so wherever it shows.
+    """
+
+    temperature: Annotated[Real, Field(gt=0)] = 0.5
+    alpha: Annotated[Real, Field(ge=0, le=1)] = 0.5
+    mini_fraction: Annotated[Real, Field(gt=0, lt=1)] = 1 / 32
+    difficulty: Literal["real", "precise"] = "real"
+    on_degenerate: Literal["error", "zero"] = "error"
+
 
 class Balance(_Section):
-    """How modules are balanced."""
+    """How modules and tasks are balanced."""
 
     modules: Coordination = Coordination()
+    tasks: TaskWeighting = TaskWeighting()
+    cotbal: CoTBal = CoTBal()
 
 
 class Train(_Section):
@@ -183,6 +300,8 @@ class Train(_Section):
         learning_rate: one number, or module name to number.
         max_steps: optimizer steps; when null, `epochs` decides.
         batch_size: samples a device in one micro-batch; an optimizer step sees `gradient_accumulation` of them.
+        max_length: longest sequence in tokens, images and audio included; null for no bound.
+        too_long: what a longer sample does: `raise` ends the run with a line, `cut` loses its end.
         warmup: share of the steps over which the learning rate rises from 0.
         precision: `bf16`: autocast.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
@@ -206,6 +325,7 @@ class Train(_Section):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
     max_length: Count | None = None
+    too_long: Literal["raise", "cut"] = "raise"
     eval_steps: Count | None = None
     save_steps: Count | None = None
     save_total_limit: Count = 2
@@ -220,6 +340,7 @@ class Recipe(_Section):
 
     model: Model
     tasks: Annotated[list[Task], Field(min_length=1)]
+    data: Data = Data()
     balance: Balance = Balance()
     train: Train = Train()
 
@@ -230,6 +351,17 @@ class Recipe(_Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two tasks are named {name!r}; names must differ")
+        return tasks
+
+    @field_validator("tasks")
+    @classmethod
+    def _further_test_sets_have_a_task(cls, tasks: list[Task]) -> list[Task]:
+        trained = [task.name for task in tasks if task.train is not None]
+        for task in tasks:
+            if task.test_of is not None and task.test_of not in trained:
+                raise ValueError(
+                    f"{task.name}.test_of: found {task.test_of!r}; tasks that are trained on: {', '.join(trained)}"
+                )
         return tasks
 
     def to_yaml(self) -> str:
@@ -256,7 +388,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: is not YAML ({error})") from error
     content = _yaml(text, f"{path}:")
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: found {_shown(content)}; a recipe is a mapping with model, tasks, balance, train")
+        sections = ", ".join(Recipe.model_fields)
+        raise RecipeError(f"{path}: found {_shown(content)}; a recipe is a mapping with {sections}")
     for override in overrides:
         _override(content, override)
     return parse_recipe(content, str(path))
@@ -275,8 +408,8 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
     for task in recipe.tasks:
         if task.path is not None and not _exists(task.path):
             raise RecipeError(f"{source}: tasks.{task.name}.path: {task.path} does not exist")
-        if task.reader == "jsonl" and task.path is None:
-            raise RecipeError(f"{source}: tasks.{task.name}.path: is missing; the jsonl reader needs a folder")
+        if task.reader not in PACKAGED and task.path is None:
+            raise RecipeError(f"{source}: tasks.{task.name}.path: is missing; the {task.reader} reader needs one")
     path = Path(recipe.model.path)
     looks_local = path.is_absolute() or recipe.model.path.startswith(".") or len(path.parts) > 2
     if looks_local and not recipe.model.is_embedded and not path.is_dir():

@@ -151,11 +151,11 @@ def test_html_that_no_parser_takes_makes_it_invalid(monkeypatch):
         raise AssertionError("unknown status keyword")
 
     monkeypatch.setattr("markdownify.markdownify", refuse)
-    with pytest.raises(Invalid, match="^HTML that cannot be parsed$"):
+    with pytest.raises(Invalid, match=r"^HTML that cannot be parsed$"):
         clean(said(ASKED, ANSWERED), html_to_markdown)
 
 
 def test_html_without_markdownify(monkeypatch):
     monkeypatch.setitem(sys.modules, "markdownify", None)
-    with pytest.raises(DataError, match="^messages in HTML need the markdownify package: pip install markdownify$"):
+    with pytest.raises(DataError, match=r"^messages in HTML need the markdownify package: pip install markdownify$"):
         html_to_markdown("<p>a</p>")

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
-from equipoise.data.collate import IGNORED, Collator, load_images
+from equipoise.data.collate import IGNORED, Collator
+from equipoise.data.media import load_images
 from equipoise.data.sample import Sample, Turn
 from equipoise.errors import DataError
 from equipoise.models.embedded import IMAGE_TOKEN
@@ -145,9 +146,33 @@ def test_max_length_bounds_the_longest_sample_images_included(processor, images,
         bounded(samples)
         return
     with pytest.raises(
-        DataError, match=rf"^task vqa: sample long has {length} tokens; max_length allows {length - 1}$"
+        DataError, match=rf"^task vqa: sample long has {length} tokens; max_length allows {length - 1} "
     ):
         bounded(samples)
+
+
+def test_what_is_cut_keeps_its_beginning_and_its_images(processor, images):
+    whole, turns = Collator(processor), (Turn("user", "q"), Turn("assistant", "first answer")) * 2
+    samples = [Sample("long", "vqa", turns, images[:1]), sample("q", "a")]
+    batch = whole(samples)
+    for kept in range(1, batch["labels"].shape[1]):
+        cut = Collator(processor, max_length=kept, cut=True)
+        if not (batch["labels"][0, :kept] != IGNORED).any():
+            with pytest.raises(
+                DataError, match=rf"sample long has .* max_length allows {kept} \(.*nothing of an answer"
+            ):
+                cut(samples)
+            continue
+        shorter = cut(samples)
+        for name in ("input_ids", "attention_mask", "labels"):
+            assert torch.equal(shorter[name], batch[name][:, :kept])
+        assert torch.equal(shorter["pixel_values"], batch["pixel_values"])
+
+
+def test_what_is_short_enough_is_not_cut(processor):
+    samples = [sample("q", "a")]
+    length = Collator(processor)(samples)["labels"].shape[1]
+    assert Collator(processor, max_length=length, cut=True)(samples)["labels"].shape[1] == length
 
 
 def with_template(processor: ProcessorMixin, template: str | None) -> ProcessorMixin:
@@ -191,14 +216,16 @@ def test_an_image_that_cannot_be_read_is_named(collator, tmp_path, content):
     path = tmp_path / "bad.png"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"^task task: sample s1: image .*bad\.png cannot be read \(") as caught:
+    with pytest.raises(DataError, match=r"^task task: sample s1: .*bad\.png: image cannot be read \(") as caught:
         collator([sample("q", "a", images=(path,))])
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_text_that_holds_the_image_token_is_refused(collator):
-    with pytest.raises(DataError, match="sample s1"):
-        collator([sample(f"What is {IMAGE_TOKEN}?", "a token")])
+def test_a_text_that_holds_the_image_token_is_no_image(collator):
+    batch = collator([sample(f"What is {IMAGE_TOKEN}?", "a token")])
+    text = collator.processor.tokenizer.decode(batch["input_ids"][0])
+    assert f"What is {IMAGE_TOKEN[0]} {IMAGE_TOKEN[1:]}?" in text
+    assert IMAGE_TOKEN not in text
 
 
 def test_an_answer_that_begins_with_spaces_is_refused(collator):

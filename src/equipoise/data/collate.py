@@ -1,21 +1,19 @@
 """From samples to the tensors a model trains or generates on.
 
 Labels are -100 everywhere but on the assistant's answers. Training pads on the right, generation on the left. Samples
-with and without images or audio may share a batch.
+with and without images or audio may share a batch. Where a text itself holds what stands for an image or a clip
+(`<image>`), a space breaks it up (`< image>`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import soundfile
 import torch
-from PIL import Image
 from transformers import ProcessorMixin
 
-from equipoise.data.audio import load_audio
 from equipoise.data.encoding import Batch, Row, encode, placeholder
+from equipoise.data.media import load_audios, load_images
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 
@@ -28,19 +26,28 @@ class Collator:
     Args:
         processor: a processor with a chat template and a tokenizer.
         max_length: longest sequence in tokens, images and audio included; None for no bound.
+        cut: longer ones lose their end; otherwise they are an error.
         prefix_attention: for models whose prompt attends to itself in both directions (PaliGemma): all before the last
             answer is the prompt, the last answer alone is supervised, and `token_type_ids` tell them apart.
     """
 
-    def __init__(self, processor: ProcessorMixin, max_length: int | None = None, prefix_attention: bool = False):
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        max_length: int | None = None,
+        prefix_attention: bool = False,
+        cut: bool = False,
+    ):
         if not getattr(processor, "chat_template", None):
             raise DataError("the processor has no chat template; set one before training")
         self.processor = processor
         self.max_length = max_length
         self.prefix_attention = prefix_attention
+        self.cut = cut
         begun = processor.tokenizer("a")["input_ids"]
         self._bos = processor.tokenizer.bos_token if begun[0] == processor.tokenizer.bos_token_id else None
         self._stops = ends_answers(processor)
+        self._placeholders = [token for kind in ("image", "audio") if (token := placeholder(processor, kind))]
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate whole conversations.
@@ -54,24 +61,37 @@ class Collator:
         lengths = batch["attention_mask"].sum(dim=1).tolist()
         for row, sample in enumerate(samples):
             self._label(sample, batch["input_ids"][row, : lengths[row]], labels[row], texts[row], answers[row])
-        if self.max_length is not None and labels.shape[1] > self.max_length:
-            longest = max(range(len(samples)), key=lengths.__getitem__)
-            raise DataError(
-                f"task {samples[longest].task}: sample {samples[longest].id} has {lengths[longest]} tokens; "
-                f"max_length allows {self.max_length}"
-            )
-        if self.prefix_attention:
-            batch["token_type_ids"] = (labels != IGNORED).long()
         batch["labels"] = labels
+        if self.max_length is not None and labels.shape[1] > self.max_length:
+            batch = self._bounded(samples, batch, lengths, self.max_length)
+        if self.prefix_attention:
+            batch["token_type_ids"] = (batch["labels"] != IGNORED).long()
         return batch
 
     def prompts(self, samples: Sequence[Sample]) -> Batch:
         """Collate the conversations up to the last answer, for `generate`: padded on the left, no labels."""
-        texts = [self._begun(render(self.processor, _messages(sample)[:-1], prompt=True)) for sample in samples]
-        batch = self._encode(samples, texts, side="left")
+        batch = self._encode(samples, [self.prompt_text(sample) for sample in samples], side="left")
         if self.prefix_attention:
             batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
         return batch
+
+    def prompt_text(self, sample: Sample) -> str:
+        """The conversation up to the last answer as text, a placeholder for each image and clip."""
+        return self._begun(render(self.processor, self._messages(sample)[:-1], prompt=True))
+
+    def _bounded(self, samples: Sequence[Sample], batch: Batch, lengths: Sequence[int], most: int) -> Batch:
+        """Cut the batch to `most` tokens; images and audio precede the answers and so are left whole."""
+        shape = batch["labels"].shape
+        kept = {name: value[:, :most] if value.shape[:2] == shape else value for name, value in batch.items()}
+        for row, sample in enumerate(samples):
+            silent = not (kept["labels"][row] != IGNORED).any()
+            if lengths[row] > most and (silent or not self.cut):
+                allowed = "cut to it, nothing of an answer is left" if self.cut else "train.too_long: cut shortens it"
+                raise DataError(
+                    f"task {sample.task}: sample {sample.id} has {lengths[row]} tokens; "
+                    f"max_length allows {most} ({allowed})"
+                )
+        return kept
 
     def _begun(self, text: str) -> str:
         """Put the token that begins a text in front, where the tokenizer would and the template did not."""
@@ -79,11 +99,6 @@ class Collator:
 
     def _check(self, sample: Sample) -> None:
         for kind in ("image", "audio"):
-            token = placeholder(self.processor, kind)
-            if token and any(token in turn.text for turn in sample.turns):
-                raise DataError(
-                    f"task {sample.task}: sample {sample.id}: its text holds {token!r}, which stands for an {kind}"
-                )
             part = {"image": "image_processor", "audio": "feature_extractor"}[kind]
             if getattr(sample, f"{kind}s") and not hasattr(self.processor, part):
                 raise DataError(
@@ -92,7 +107,7 @@ class Collator:
 
     def _render(self, sample: Sample) -> tuple[str, list[tuple[int, int]]]:
         """Return the conversation's text, and where in it each answer begins and ends."""
-        messages = _messages(sample)
+        messages = self._messages(sample)
         text = self._begun(render(self.processor, messages).rstrip())
         spans = []
         for index, message in enumerate(messages):
@@ -105,6 +120,20 @@ class Collator:
             spans[-1] = (spans[-1][0], len(text))
         # An earlier answer, being of the prompt, would see the question that follows it.
         return text, spans[-1:] if self.prefix_attention else spans
+
+    def _messages(self, sample: Sample) -> list[dict]:
+        """The conversation as chat templates read it, with images and audio before the first user turn's text."""
+        messages = []
+        media = [{"type": "image"} for _ in sample.images] + [{"type": "audio"} for _ in sample.audios]
+        for turn in sample.turns:
+            text = turn.text
+            for token in self._placeholders:  # somebody writes about markup; it must not ask for an image
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+            content: list[dict] = [{"type": "text", "text": text}]
+            if turn.role == "user":
+                content, media = media + content, []
+            messages.append({"role": turn.role, "content": content})
+        return messages
 
     def _encode(self, samples: Sequence[Sample], texts: Sequence[str], side: str) -> Batch:
         rate = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", 0)
@@ -153,52 +182,3 @@ def ends_answers(processor: ProcessorMixin) -> bool:
     text = render(processor, turns)
     tail = text[text.rindex(answer) + len(answer) :]
     return any(token in tail for token in processor.tokenizer.all_special_tokens)
-
-
-def _messages(sample: Sample) -> list[dict]:
-    """The conversation as chat templates read it, with images and audio before the first user turn's text."""
-    messages = []
-    media = [{"type": "image"} for _ in sample.images] + [{"type": "audio"} for _ in sample.audios]
-    for turn in sample.turns:
-        content: list[dict] = [{"type": "text", "text": turn.text}]
-        if turn.role == "user":
-            content, media = media + content, []
-        messages.append({"role": turn.role, "content": content})
-    return messages
-
-
-def load_images(sample: Sample) -> list[Image.Image]:
-    """Open the sample's images as RGB, what is transparent in them as white.
-
-    Raises:
-        DataError: an image that is missing or cannot be decoded.
-    """
-    images = []
-    for path in sample.images:
-        try:
-            with Image.open(path) as image:
-                images.append(_on_white(image) if image.has_transparency_data else image.convert("RGB"))
-        except (OSError, Image.DecompressionBombError, ValueError) as error:
-            raise DataError(f"task {sample.task}: sample {sample.id}: image {path} cannot be read ({error})") from error
-    return images
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Drawings in black on nothing would otherwise be black on black."""
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-
-
-def load_audios(sample: Sample, sampling_rate: int) -> list[np.ndarray]:
-    """Read the sample's audio clips, mono at the given rate.
-
-    Raises:
-        DataError: a clip that is missing, empty or cannot be decoded.
-    """
-    clips = []
-    for path in sample.audios:
-        try:
-            clips.append(load_audio(path, sampling_rate))
-        except (OSError, soundfile.SoundFileError, ValueError) as error:
-            raise DataError(f"task {sample.task}: sample {sample.id}: audio {path} cannot be read ({error})") from error
-    return clips

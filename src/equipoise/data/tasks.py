@@ -1,71 +1,166 @@
-"""A recipe's tasks, read: the samples of each split, and the mixture that training draws from."""
+"""A recipe's tasks, read: the samples of each part, processed as the recipe says, and the mixture of all."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import random
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
-from torch.utils.data import Dataset
+import numpy as np
 
-from equipoise.data.readers import asterisk, easy_vqa, jsonl, tuxpaint
+from equipoise.data import processing
+from equipoise.data.media import checked
+from equipoise.data.mixture import Mixture
+from equipoise.data.readers import find_reader
+from equipoise.data.readers.reader import Flaw
 from equipoise.data.sample import Sample
+from equipoise.data.store import Samples, index
 from equipoise.errors import DataError
 from equipoise.recipe import Recipe, Task
 
 Part = Literal["train", "validation", "test"]
-READERS: dict[str, Callable[..., list[Sample]]] = {
-    "asterisk": asterisk.read,
-    "easy_vqa": easy_vqa.read,
-    "jsonl": jsonl.read,
-    "tuxpaint": tuxpaint.read,
-}
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+SHOWN = 20  # flaws that are spelled out
+Notify = Callable[[str], None]
 
 
-class SampleDataset(Dataset[Sample]):
-    """Samples by number, as a DataLoader wants them; images are opened when a batch is collated."""
+def read_task(
+    task: Task, part: Part, seed: int, skip: bool = False, notify: Notify = lambda _: None, fresh: bool = False
+) -> Samples | None:
+    """Read one part of a task and process it: held out, merged, cut to its `max_...` and its `fraction`.
 
-    def __init__(self, samples: Sequence[Sample]):
-        self.samples = list(samples)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-
-def read_task(task: Task, part: Part, seed: int) -> list[Sample]:
-    """Read one part of a task, cut to its `max_...` by a seeded draw that keeps the order.
+    Args:
+        seed: of all draws; each depends on the task's name and the part as well.
+        skip: leave out samples that cannot be read (`data.on_error`); otherwise the first of them is an error.
+        notify: told now and then how far the reading of a large file is.
+        fresh: read anew, and with `skip` open every image and clip anew, whether or not the files have changed.
 
     Returns:
-        The samples; none where the recipe leaves the part out.
+        The samples; None where the recipe leaves the part out.
 
     Raises:
         DataError: unreadable data, an unknown option, or no sample at all.
     """
-    split: str | None = getattr(task, part)
+    split = split_of(task, part)
     if split is None:
-        return []
-    reader = READERS[task.reader]
-    allowed = [name for name in inspect.signature(reader).parameters if name not in ("task", "split", "path")]
+        return None
+    samples = _read(task, split, skip, notify, fresh)
+    draws = f"{seed}/{task.name}"
+    if task.hold_out:
+        sizes = {str(name): size for name, size in task.hold_out.items()}
+        try:
+            samples = samples.select(processing.hold_out(len(samples), sizes, part, f"{draws}/hold_out"))
+        except ValueError as error:
+            raise DataError(f"tasks.{task.name}.hold_out: {error}") from None
+    if task.merge and part == "train":
+        samples = samples.merged(f"{draws}/merge", task.max_turns)
+    limit: int | None = getattr(task, f"max_{part}")
+    if limit is not None and limit < len(samples):
+        samples = samples.select(processing.draw(len(samples), limit, f"{draws}/{part}"))
+    if part == "train" and task.fraction is not None:
+        samples = _share(samples, task.share_of(len(samples)), f"{draws}/fraction")
+    return samples
+
+
+def split_of(task: Task, part: Part) -> str | None:
+    """The split that a part is read from; None where the recipe leaves the part out."""
+    if getattr(task, part) is None or (task.hold_out and part not in ("train", *task.hold_out)):
+        return None
+    split: str | None = task.train if task.hold_out else getattr(task, part)
+    return split
+
+
+def read_mixture(recipe: Recipe, part: Part, notify: Notify = lambda _: None) -> Mixture:
+    """One part of every task, one task after the other; `Mixture` says in which order training draws from it.
+
+    Raises:
+        DataError: as `read_task`, or no task has a training part.
+    """
+    check_trains(recipe)
+    skip = recipe.data.on_error == "skip"
+    parts = {task.name: read_task(task, part, recipe.train.seed, skip, notify) for task in recipe.tasks}
+    return Mixture({name: samples for name, samples in parts.items() if samples is not None})
+
+
+def check_trains(recipe: Recipe) -> None:
+    """Raise a DataError unless a task has a training part."""
+    if all(split_of(task, "train") is None for task in recipe.tasks):
+        raise DataError("no task has a training part: train is null in all of them")
+
+
+def left_out(mixture: Mixture) -> dict[str, dict[str, Any]]:
+    """What became of each task's rows: the samples used, those skipped, and a line on each of the first of these."""
+    return {
+        name: {
+            "samples": len(samples),
+            "skipped": len(samples.store.flaws),
+            "flaws": [flaw.line(name) for flaw in samples.store.flaws[:SHOWN]],
+        }
+        for name, samples in mixture.parts.items()
+    }
+
+
+def is_unanswered(task: Task, part: Part) -> bool:
+    """Whether the owners keep the part's answers secret: predictions can be made and not scored."""
+    return split_of(task, part) in find_reader(task.reader).unanswered
+
+
+def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Samples:
+    reader = find_reader(task.reader)
+    allowed = [name for name in inspect.signature(reader.read).parameters if name not in ("task", "split", "path")]
     for name in task.options:
         if name not in allowed:
             raise DataError(
                 f"tasks.{task.name}.options.{name}: the {task.reader} reader has no such option; "
                 f"allowed: {', '.join(allowed) or 'none'}"
             )
-    samples = reader(task.name, split, path=task.path, **task.options)
-    if not samples:
-        raise DataError(f"tasks.{task.name}: split {split!r} has no samples")
-    limit: int | None = getattr(task, f"max_{part}")
-    if limit is not None and limit < len(samples):
-        chosen = sorted(random.Random(f"{seed}/{task.name}/{part}").sample(range(len(samples)), limit))
-        samples = [samples[index] for index in chosen]
-    return samples
+    scored = task.metric is not None and split not in reader.unanswered
+
+    def rows() -> Iterable[Sample | Flaw]:
+        found = reader.read(task.name, split, task.path, **task.options)
+        usable = (_usable(row, str(task.path), scored) for row in found)
+        return checked(usable) if skip else usable
+
+    def flawed(flaw: Flaw) -> None:
+        if not skip:
+            raise DataError(flaw.line(task.name))
+
+    store = index(
+        [task.reader, split, str(task.path.resolve()) if task.path else None, task.options, _here(task), scored, skip],
+        rows,
+        flawed,
+        lambda count: notify(f"indexing {task.name}, {split}: {count:,} samples"),
+        fresh,
+    )
+    if not len(store):
+        why = f" ({len(store.flaws)} were left out; the first: {store.flaws[0].line(task.name)})" if store.flaws else ""
+        raise DataError(f"tasks.{task.name}: split {split!r} has no samples{why}")
+    wording = task.response_format if task.response_format is not None else reader.response_format
+    return Samples(store, task.name, response_format=wording or "")
 
 
-def read_mixture(recipe: Recipe, part: Part) -> list[Sample]:
-    """One part of every task, one after the other; a Trainer's sampler mixes them by size."""
-    return [sample for task in recipe.tasks for sample in read_task(task, part, recipe.train.seed)]
+def _share(samples: Samples, size: int, seed: str) -> Samples:
+    """So many samples, in order; a smaller number of them is part of a larger one."""
+    order = random.Random(seed).sample(range(len(samples)), len(samples))
+    return samples.select(np.sort(order[:size]))
+
+
+def _here(task: Task) -> str | None:
+    """Where relative paths begin, if an option may be one."""
+    return os.getcwd() if task.options else None
+
+
+def _usable(row: Sample | Flaw, source: str, scored: bool) -> Sample | Flaw:
+    """A flaw for what cannot be written down, and for what is scored with nothing to be scored against."""
+    if isinstance(row, Flaw):
+        return row
+    if scored and not row.references:
+        return Flaw(row.id, source, "it has no references, and the task has a metric")
+    texts = (row.id, *(turn.text for turn in row.turns), *row.references, *map(str, (*row.images, *row.audios)))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return Flaw(row.id, source, "it holds half of a character (a lone surrogate); expected Unicode")
+    return row

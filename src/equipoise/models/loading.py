@@ -20,15 +20,17 @@ from transformers import (
     ProcessorMixin,
 )
 
-from equipoise.data.collate import ends_answers
+from equipoise.data.collate import Collator, ends_answers
 from equipoise.errors import EquipoiseError, RecipeError
 from equipoise.models.adapters import divide, prepare
 from equipoise.models.embedded import EMBEDDED
 from equipoise.models.families import Family, of_type
 from equipoise.models.processors import from_pretrained as processor_from_pretrained
-from equipoise.recipe import Model
+from equipoise.recipe import Model, Recipe
 
-__all__ = ["divide", "family", "load", "load_processor", "load_tuned", "prepare", "resolve", "skeleton"]
+__all__ = [
+    "divide", "family", "load", "load_collator", "load_processor", "load_tuned", "prepare", "resolve", "skeleton",
+]  # fmt: skip
 
 # Where a checkpoint brings its own code, the first of these that it names.
 REMOTE_CLASSES = (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM, AutoModel)
@@ -93,6 +95,16 @@ def load_processor(settings: Model) -> ProcessorMixin:
     if template and not (getattr(processor, "chat_template", None) and ends_answers(processor)):
         processor.chat_template = template
     return processor
+
+
+def load_collator(recipe: Recipe, processor: ProcessorMixin, bounded: bool = True) -> Collator:
+    """What turns the recipe's samples into the model's tensors, within `train.max_length` where it is to be bounded."""
+    return Collator(
+        processor,
+        recipe.train.max_length if bounded else None,
+        family(recipe.model).prefix_attention,
+        cut=recipe.train.too_long == "cut",
+    )
 
 
 def _pretrained(settings: Model, path: str) -> PreTrainedModel:
