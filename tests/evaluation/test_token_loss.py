@@ -13,7 +13,8 @@ from equipoise.evaluation.loss import token_loss
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
     """With and without an image, of unequal length, one with two answers."""
-    questions, captions = easy_vqa.read("vqa", "validation"), easy_vqa.read("caption", "validation", caption=True)
+    questions = list(easy_vqa.read("vqa", "validation"))
+    captions = list(easy_vqa.read("caption", "validation", kind="caption"))
     talk = (Turn("user", "Hi"), Turn("assistant", "Hello there, friend"), Turn("user", "Bye"), Turn("assistant", "Bye"))
     return [questions[0], captions[0], Sample("talk", "talk", talk), questions[5]]
 
@@ -37,10 +38,7 @@ def expected(model, collator, samples) -> tuple[float, float]:
 def test_it_is_the_mean_over_tokens_whatever_the_batches(model, collator, samples, expected, batch_size):
     by_token, by_sample = expected
     assert abs(by_token - by_sample) > 0.01, "these samples do not tell the two means apart"
-    finished: list[int] = []
-    assert token_loss(model, collator, samples, batch_size, finished.append) == pytest.approx(by_token, rel=1e-5)
-    assert sum(finished) == len(samples)
-    assert max(finished) <= batch_size
+    assert token_loss(model, collator, samples, batch_size) == pytest.approx(by_token, rel=1e-5)
 
 
 def test_it_leaves_train_flags_and_random_state(model, collator, samples):

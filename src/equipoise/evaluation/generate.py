@@ -1,10 +1,11 @@
-"""Answers by greedy generation, in batches."""
+"""Answers by greedy generation, a batch at a time, by transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
@@ -16,38 +17,37 @@ from equipoise.data.sample import Sample
 Media = tuple[tuple[Path, ...], tuple[Path, ...]]
 
 
-def generate(
-    model: PreTrainedModel | PeftModel,
-    collator: Collator,
-    samples: Sequence[Sample],
-    max_new_tokens: int,
-    batch_size: int = 16,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[str]:
-    """Answer each sample's last question.
+class Engine(Protocol):
+    """Something that answers questions."""
+
+    def answer(self, samples: Sequence[Sample], max_new_tokens: int) -> list[str]:
+        """Answer each sample's last question: one text a sample, without special tokens."""
+
+
+class TransformersEngine:
+    """Answers by the model's own `generate`.
 
     Args:
-        model: in eval mode, with `generate`.
-        advance: called with the number of samples that each batch finished.
-
-    Returns:
-        One text a sample, without special tokens.
+        model: in eval mode.
+        collator: pads prompts on the left.
     """
-    tokenizer = collator.processor.tokenizer
-    device = next(model.parameters()).device
-    answers: list[str] = []
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        inputs = {name: value.to(device) for name, value in collator.prompts(batch).items()}
+
+    def __init__(self, model: PreTrainedModel | PeftModel, collator: Collator):
+        self.model = model
+        self.collator = collator
+
+    def answer(self, samples: Sequence[Sample], max_new_tokens: int) -> list[str]:
+        """As `Engine`; the samples are one batch."""
+        device = next(self.model.parameters()).device
+        inputs = {name: value.to(device) for name, value in self.collator.prompts(samples).items()}
         with torch.inference_mode():
-            answered = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)  # type: ignore[operator]
+            answered = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)  # type: ignore[operator]
         width = inputs["input_ids"].shape[1]
-        answers += tokenizer.batch_decode(answered[:, width:], skip_special_tokens=True)
-        advance(len(batch))
-    return [answer.strip() for answer in answers]
+        tokenizer = self.collator.processor.tokenizer
+        return [text.strip() for text in tokenizer.batch_decode(answered[:, width:], skip_special_tokens=True)]
 
 
-def with_shuffled_inputs(samples: Sequence[Sample]) -> list[Sample]:
+def with_shuffled_inputs(samples: Sequence[Sample]) -> Sequence[Sample]:
     """Give each sample another sample's images and audio: questions and answers stay, the evidence is wrong.
 
     Among samples with as many images and clips, the distinct ones are rotated by half their number, so none keeps its
@@ -60,5 +60,22 @@ def with_shuffled_inputs(samples: Sequence[Sample]) -> list[Sample]:
     for distinct in map(list, kinds.values()):
         half = len(distinct) // 2
         other |= zip(distinct, [*distinct[half:], *distinct[:half]], strict=True)
-    swapped = (other[sample.images, sample.audios] for sample in samples)
-    return [replace(sample, images=images, audios=audios) for sample, (images, audios) in zip(samples, swapped)]
+    return _Shuffled(samples, other)
+
+
+class _Shuffled(Sequence[Sample]):
+    """Samples with other media, put together when they are asked for."""
+
+    def __init__(self, samples: Sequence[Sample], other: Mapping[Media, Media]):
+        self._samples = samples
+        self._other = other
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        sample = self._samples[index]
+        images, audios = self._other[sample.images, sample.audios]
+        return replace(sample, images=images, audios=audios)

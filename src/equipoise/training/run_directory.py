@@ -11,6 +11,8 @@
 | `model/` | the tuned model and its processor; with LoRA, the adapter and what was trained in full |
 | `merged/` | the whole tuned model without adapters, where the recipe asks for it |
 | `predictions/TASK.jsonl`, `scores.json` | what `equipoise evaluate` found |
+| `submissions/TASK.json` | predictions for a test set whose answers are secret, as its owners' server takes them |
+| `data.json` | by task and part: samples, and those left out because they cannot be read |
 | `report.html` | what `equipoise report` drew |
 | `done.json` | written last: training finished |
 """
@@ -55,12 +57,14 @@ class RunDirectory:
     def __init__(self, path: Path):
         self.path = path
         self.recipe_file = path / "recipe.yaml"
+        self.data_file = path / "data.json"
         self.metrics_file = path / "metrics.jsonl"
         self.timings_file = path / "timings.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.merged = path / "merged"
         self.predictions = path / "predictions"
+        self.submissions = path / "submissions"
         self.scores_file = path / "scores.json"
         self.done_file = path / "done.json"
         self.report_file = path / "report.html"

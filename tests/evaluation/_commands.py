@@ -1,0 +1,114 @@
+"""Runs `equipoise` commands in processes of their own, each a fork of this one, which has imported everything already.
+
+usage: _commands.py, which reads a line of JSON from its input for each command and answers with one, or
+       _commands.py JSON, which is that one command (for torchrun).
+
+A command has `arguments` and may have
+- `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
+- `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
+- `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+from typing import Any
+
+import torch
+
+from equipoise import cli
+from equipoise.evaluation import evaluate
+from equipoise.evaluation.generate import TransformersEngine
+
+
+def record(log: str) -> None:
+    """Note each batch that the model works on."""
+
+    def note(kind: str, count: int) -> None:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(json.dumps([kind, count]) + "\n")
+
+    answer, batch_loss = TransformersEngine.answer, evaluate.batch_loss
+
+    def answered(self: TransformersEngine, samples: Any, *arguments: Any) -> list[str]:
+        note("answers", len(samples))
+        return answer(self, samples, *arguments)
+
+    def lost(model: Any, collator: Any, samples: Any) -> tuple[float, int]:
+        note("loss", len(samples))
+        return batch_loss(model, collator, samples)
+
+    TransformersEngine.answer = answered  # type: ignore[method-assign]
+    evaluate.batch_loss = lost  # type: ignore[attr-defined]
+
+
+def die_at(event: str, part: str, count: int) -> None:
+    """Kill this process before the `count`-th event of that name on a path that contains `part`."""
+    seen = 0
+
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if name != event:
+            return
+        reads = event == "open" and isinstance(arguments[1], str) and arguments[1].startswith("r")
+        if not reads and any(isinstance(a, str | os.PathLike) and part in os.fspath(a) for a in arguments):
+            seen += 1
+            if seen == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def execute(command: dict[str, Any]) -> None:
+    """Be `equipoise ARGUMENTS...`."""
+    if command.get("log"):
+        record(command["log"])
+    if command.get("limit"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (command["limit"], command["limit"]))
+    if command.get("kill"):
+        die_at(*command["kill"])
+    sys.argv = ["equipoise", *command["arguments"]]
+    cli.main()
+
+
+def fork(command: dict[str, Any]) -> dict[str, Any]:
+    """Execute a command in a fork; its status (negative: the signal) and what it printed."""
+    with tempfile.TemporaryFile() as printed:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.dup2(printed.fileno(), 1)
+                os.dup2(printed.fileno(), 2)
+                execute(command)
+                status = 0
+            except SystemExit as ended:
+                status = int(ended.code or 0)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        printed.seek(0)
+        return {"status": os.waitstatus_to_exitcode(status), "printed": printed.read().decode(errors="replace")}
+
+
+def main(*arguments: str) -> None:
+    torch.set_num_threads(1)
+    if arguments:
+        execute(json.loads(arguments[0]))
+        return
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    for line in sys.stdin:
+        print(json.dumps(fork(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
