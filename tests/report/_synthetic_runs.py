@@ -68,7 +68,7 @@ def around(centre: float, spread: float, count: int = 60, seed: int = 0) -> list
 def write_run(
     path: Path, lines: Sequence[Mapping[str, Any]], schedule: str = "constant", task: str = "vqa", **tables: Any
 ) -> RunDirectory:
-    """A finished and evaluated run. `tables` replaces `scores`, `modules` or `recipe`."""
+    """A finished and evaluated run. `tables` replaces `scores`, `data`, `modules` or `recipe`."""
     path.mkdir(parents=True)
     run = RunDirectory(path)
     recipe = tables.get("recipe") or {
@@ -88,6 +88,8 @@ def write_run(
         },
     ]  # fmt: skip
     run.recipe_file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    read = {"train": {task: {"samples": 2000, "skipped": 3, "flaws": [f"task {task}: sample 7: a.png: broken"]}}}
+    run.data_file.write_text(json.dumps(tables.get("data") or read), encoding="utf-8")
     run.scores_file.write_text(json.dumps(scores), encoding="utf-8")
     (path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -83,6 +83,19 @@ def test_one_run(tmp_path, three):
     assert not page.all("fieldset")
 
 
+def test_samples_that_were_left_out_are_counted(tmp_path, three):
+    page = report(tmp_path, three[0])
+    at = page.text.index("Samples read and left out")
+    assert re.search(r"vqa\s*train\s*constant\s*2,000\s*3\s*task vqa: sample 7: a.png: broken", page.text[at:])
+
+
+@pytest.mark.parametrize("data", [[], {"train": []}, {"train": {"vqa": []}}, {"train": {"vqa": {"flaws": None}}}])
+def test_a_data_file_of_another_form(tmp_path, data):
+    run = write_run(tmp_path / "odd", log_lines({"llm": around(0, 0.3)}))
+    run.data_file.write_text(json.dumps(data), encoding="utf-8")
+    assert "Settings" in report(tmp_path, run).text
+
+
 def test_several_runs_share_a_legend(tmp_path, three):
     page = report(tmp_path, *three)
     for words in ("Biased toward the LLM", "Balanced", "Oscillating"):
@@ -117,21 +130,22 @@ def test_hostile_names_are_text(tmp_path):
     scores = {"split": evil, "tasks": {evil: {"metric": evil, "value": 0.5, "samples": evil}}}
     modules = [{"module": evil, "kind": "</table>" + evil}]
     recipe = {"balance": {"modules": {"schedule": "</pre>" + evil}}}
+    data = {evil: {evil: {"samples": evil, "skipped": evil, "flaws": [evil]}}}
     names = ("<svg onload=alert(3)>", '" onmouseover="alert(4)')
-    runs = [write_run(tmp_path / name, log, scores=scores, modules=modules, recipe=recipe) for name in names]
+    runs = [write_run(tmp_path / n, log, scores=scores, data=data, modules=modules, recipe=recipe) for n in names]
     page = report(tmp_path, *runs)
     assert len(page.all("script")) == 3
     assert not page.all("img")
     assert not page.all("svg")
     assert not [a for _, attributes in page.elements for a in attributes if a.startswith("on")]
-    assert page.text.count(evil) >= 8
+    assert page.text.count(evil) >= 14
     assert "<" not in page.scripts[0]
     assert all("<" not in trace["name"] for chart in page.charts for trace in chart["data"])
 
 
 def test_missing_files_are_named(tmp_path, three):
     going = write_run(tmp_path / "going", log_lines({"llm": [0.1, 0.2, 0.3]}))
-    for file in (going.done_file, going.scores_file, going.timings_file, going.path / "modules.json"):
+    for file in (going.done_file, going.scores_file, going.timings_file, going.data_file, going.path / "modules.json"):
         file.unlink()
     page = report(tmp_path, going)
     for words in (
@@ -140,6 +154,7 @@ def test_missing_files_are_named(tmp_path, three):
         "not evaluated",
         "no step times",
         "No scores",
+        "No run wrote down what it read",
     ):
         assert words in page.text
     assert "going" in report(tmp_path, three[0], going).text

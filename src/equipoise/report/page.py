@@ -55,6 +55,9 @@ $theory
 <section aria-labelledby="modules"><h2 id="modules">Modules</h2>
 $modules
 </section>
+<section aria-labelledby="data"><h2 id="data">Data</h2>
+$data
+</section>
 <section aria-labelledby="settings"><h2 id="settings">Settings</h2>
 $settings
 </section>
@@ -103,6 +106,7 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
             theory=_figure(CHARTS[-1], views)
             + (tables.claims(views) or tag("p", "No claim was computed: balance.modules.theory.", class_="missing")),
             modules=tables.modules(views) or tag("p", "No run has a module table.", class_="missing"),
+            data=tables.data(views) or tag("p", "No run wrote down what it read (data.json).", class_="missing"),
             settings="".join(_settings(view) for view in views),
             charts=_specifications(shown, views),
             plotly=get_plotlyjs(),

@@ -11,6 +11,8 @@ from equipoise.report.figures import modules_of
 from equipoise.report.markup import ABSENT, decimal, table
 from equipoise.report.view import RunView, number
 
+SHARES = frozenset({"exact_match", "multiple_choice", "relaxed_accuracy", "box_accuracy"})
+
 
 def summary(runs: Sequence[RunView]) -> str:
     """A row a run."""
@@ -67,6 +69,28 @@ def scores(runs: Sequence[RunView]) -> str:
         "of so many answers; it says nothing of other seeds."
     )
     return table("Scores and what they have to beat", header, rows, note)
+
+
+def data(runs: Sequence[RunView]) -> str:
+    """What the runs read, and what they left out because it could not be read; empty where no run wrote it down."""
+    rows = [
+        [
+            str(task),
+            str(part),
+            run.label,
+            _count(found.get("samples")),
+            _count(found.get("skipped")),
+            str(next(iter(found.get("flaws") or ()), ABSENT)),
+        ]
+        for run in runs
+        for part, tasks in run.data.items()
+        if isinstance(tasks, dict)
+        for task, found in tasks.items()
+        if isinstance(found, dict)
+    ]
+    note = "Samples that cannot be read are left out where the recipe says data.on_error: skip; data.json names more."
+    header = ["task", "part", "run", "samples", "left out", "the first of them"]
+    return table("Samples read and left out", header, rows, note) if rows else ""
 
 
 def claims(runs: Sequence[RunView]) -> str:
@@ -140,7 +164,7 @@ def _outcome(held: Sequence[bool]) -> str:
 def _error(found: Mapping[str, Any]) -> str:
     """Standard error of a share of right answers; a dash for scores that are no share."""
     value, samples = number(found.get("value")), number(found.get("samples"))
-    if found.get("metric") != "exact_match" or value is None or not samples or not 0 <= value <= 1:
+    if found.get("metric") not in SHARES or value is None or not samples or not 0 <= value <= 1:
         return ABSENT
     return f"{math.sqrt(value * (1 - value) / samples):.3f}"
 

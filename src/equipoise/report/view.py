@@ -35,6 +35,7 @@ class RunView:
         modules: the modules that learn, in the log's order: the encoder's first, the LLM last.
         module_table: the rows of `modules.json`.
         scores: the content of `scores.json`.
+        data: the content of `data.json`.
         step_ratio: time of all steps over the time of all steps without balancing.
         missing: what the report cannot show of this run, in words.
     """
@@ -46,6 +47,7 @@ class RunView:
     modules: Sequence[str]
     module_table: Sequence[Mapping[str, Any]]
     scores: Mapping[str, Any]
+    data: Mapping[str, Any]
     step_ratio: float | None
     verdict: Verdict
     missing: Sequence[str]
@@ -110,6 +112,7 @@ def _view(run: RunDirectory, label: str) -> RunView:
     recipe = _text(run.recipe_file)
     table = _json(run.path / "modules.json")
     scores = _json(run.scores_file)
+    data = _json(run.data_file)
     ratio = _step_ratio([line for line in run.timings() if isinstance(line, dict)])
     absent = {
         "training has not finished (no done.json)": not run.done,
@@ -128,6 +131,7 @@ def _view(run: RunDirectory, label: str) -> RunView:
         modules=_modules(columns),
         module_table=[row for row in table if isinstance(row, dict)] if isinstance(table, list) else [],
         scores=scores if isinstance(scores, dict) else {},
+        data=data if isinstance(data, dict) else {},
         step_ratio=ratio,
         verdict=diagnose(lines),
         missing=[words for words, is_absent in absent.items() if is_absent],
