@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.recipe import Coordination
+from equipoise.recipe import Coordination, TaskWeighting
 
 if Path(sys.argv[0]).name != "equipoise":
     # Registers our classes, so that from_pretrained opens a run's model after `import equipoise`. The command line
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from equipoise.training.trainer import BalancedTrainer, attach
 
 __version__ = "0.1.0"
-__all__ = ["BalancedTrainer", "Coordination", "attach"]
+__all__ = ["BalancedTrainer", "Coordination", "TaskWeighting", "attach"]
 
 
 def __getattr__(name: str) -> Any:

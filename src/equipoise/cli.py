@@ -5,17 +5,19 @@ Imports that take seconds stand inside the commands, so that --help and a mistak
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
-from equipoise.errors import EquipoiseError, RecipeError
+from equipoise.errors import DataError, EquipoiseError, RecipeError
 from equipoise.recipe import SCHEDULES, Recipe, load_recipe
 
 app = typer.Typer(
@@ -25,7 +27,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(markup=False)  # names come from files; none of them is a style
-data = typer.Typer(help="Data that recipes read.", no_args_is_help=True)
+
+
+class _ShowByDefault(TyperGroup):
+    """`data RECIPE` is short for `data show RECIPE`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+data = typer.Typer(
+    help="Show a recipe's data as the model sees it (`data RECIPE`), or fetch data.",
+    no_args_is_help=True,
+    cls=_ShowByDefault,
+)
 convert = typer.Typer(help="Turn released checkpoints into folders that recipes load.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(convert, name="convert")
@@ -75,16 +90,48 @@ def evaluate(
     run: RunFolder,
     split: Annotated[Literal["validation", "test"], typer.Option(help="Which part to answer.")] = "test",
     controls: Annotated[bool, typer.Option(help="Also score the majority answer and shuffled inputs.")] = True,
+    engine: Annotated[Literal["transformers", "vllm"], typer.Option(help="What generates.")] = "transformers",
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples that are answered together.")] = 16,
 ) -> None:
-    """Generate and score on the recipe's validation or test sets."""
+    """Generate and score on the recipe's validation or test sets; goes on where it was stopped."""
     from equipoise.training.run_directory import RunDirectory
 
     opened = RunDirectory.open(run)
     from equipoise.evaluation.evaluate import evaluate as evaluate_run
     from equipoise.evaluation.evaluate import print_scores
 
-    print_scores(evaluate_run(opened, console, split, controls), console)
-    console.print(f"scores: {opened.scores_file}\npredictions: {opened.predictions}", highlight=False)
+    scores = evaluate_run(opened, console, split, controls, engine, batch_size)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print_scores(scores, console)
+        console.print(f"scores: {opened.scores_file}\npredictions: {opened.predictions}", highlight=False)
+
+
+@app.command()
+def balance(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="By default runs/, the recipe's name and -balance.")] = None,
+    seed: Seed = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Methods to train as well, by commas: stl, ew, tla, rlw, dwa, igbv1.")
+    ] = None,
+    ablations: Annotated[bool, typer.Option("--ablations", help="Also train with the weights of Table 3.")] = False,
+    on_degenerate: Annotated[
+        Literal["error", "zero"] | None, typer.Option(help="Over the recipe's balance.cotbal.on_degenerate.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost; train nothing.")] = False,
+) -> None:
+    """Find the tasks' weights by CoTBal and train with them. The same command goes on with what was stopped."""
+    forced = [f"balance.cotbal.on_degenerate={on_degenerate}"] if on_degenerate is not None else []
+    settings = _recipe(recipe, [*(overrides or []), *forced], seed)
+    from equipoise.balancing.run import balance as balance_recipe
+
+    folder = out or Path("runs") / f"{recipe.stem}-balance"
+    names = compare.split(",") if compare is not None else []
+    made = balance_recipe(settings, folder, console, names, ablations, dry_run)
+    if made.final is not None:
+        console.print(f"weights: {made.balance_file}\nscores: {made.results_file}", highlight=False)
+        console.print(f"tuned model: {made.final.model}", highlight=False)
 
 
 @app.command()
@@ -114,6 +161,73 @@ def report(
     from equipoise.report import build_report
 
     console.print(f"report: {build_report(opened, out or opened[0].report_file)}", highlight=False)
+
+
+@app.command()
+def weights(
+    scores: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCORES.csv",
+            help="Validation scores, higher being better: a column a task, and before them one that names the runs "
+            "(its header is free); a row `mini` and a row `TASK+mini` for each task.",
+        ),
+    ],
+    temperature: Annotated[float, typer.Option(help="The larger, the nearer all weights are to 1.")] = 0.5,
+    alpha: Annotated[float, typer.Option(help="Share of contribution against difficulty, 0 to 1.")] = 0.5,
+    on_degenerate: Annotated[
+        Literal["error", "zero"], typer.Option(help="What an undefined contribution or difficulty does.")
+    ] = "error",
+) -> None:
+    """CoTBal's contributions, difficulties and weights from a table of validation scores, as JSON. No training."""
+    from equipoise.tables import read_validation_scores
+    from equipoise.tasks.contribution import balance_tasks
+
+    balance = balance_tasks(read_validation_scores(scores), temperature, alpha, on_degenerate)
+    _print_json(balance.as_dict())
+    for task in balance.undefined_contributions:
+        print(f"equipoise: contributions to {task} are undefined and set to 0", file=sys.stderr)
+    for task in balance.undefined_difficulties:
+        print(f"equipoise: difficulty of {task} is undefined and set to 0", file=sys.stderr)
+
+
+@app.command()
+def deltas(
+    scores: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCORES.csv",
+            help="Test scores: columns method, task, metric, value, higher_is_better (true, false).",
+        ),
+    ],
+    baseline: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "stl",
+) -> None:
+    """Delta I and Delta E of every method against the baseline, in percent, as JSON."""
+    from equipoise.metrics.deltas import deltas as compare
+    from equipoise.tables import read_test_scores
+
+    compared = compare(read_test_scores(scores), baseline)
+    _print_json(
+        {
+            method: {"delta_i": found.delta_i, "delta_e": found.delta_e, "tasks": dict(found.improvements)}
+            for method, found in compared.items()
+        }
+    )
+
+
+@data.command("show")
+def data_show(recipe: RecipeFile, overrides: Overrides = None, seed: Seed = None) -> None:
+    """Read every task; print counts, token lengths, what cannot be read, and a sample of each."""
+    settings = _recipe(recipe, overrides, seed)
+    from equipoise.data.inspect import inspect_data, print_data
+    from equipoise.models import loading
+
+    with console.status("reading") as status:
+        collator = loading.load_collator(settings, loading.load_processor(settings.model), bounded=False)
+        reports = inspect_data(settings, collator, status.update)
+    print_data(reports, settings, console)
+    if any(report.stops(settings) for report in reports):
+        raise typer.Exit(1)
 
 
 @data.command("fetch")
@@ -165,6 +279,14 @@ def convert_salmonn(
 
 def _notice(line: str) -> None:
     console.print(line, highlight=False)
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    try:
+        text = json.dumps(result, indent=2, allow_nan=False)
+    except ValueError:
+        raise DataError("the scores lie so far apart that a result of theirs is not finite") from None
+    print(text)
 
 
 def _recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Recipe:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import tiny
 from equipoise.modules.coordinator import Coordinator
 from equipoise.modules.drift import Drifts, floor, kl_divergence, measure
+from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import partition
 from equipoise.modules.snapshot import snapshot
 from equipoise.recipe import Coordination
@@ -61,6 +62,45 @@ def test_exact_through_the_coordinator_equals_brute_force(kind):
             assert record[f"drift/{name}"] == pytest.approx(expected, rel=1e-9), (step, name)
     encoder = next(iter(division.trainable))
     assert record["kappa"] == pytest.approx(record["drift/llm"] / record[f"drift/{encoder}"], rel=1e-12)
+
+
+@pytest.mark.parametrize("amplification", [1.0, 4.0])
+def test_the_drifts_of_a_group_are_those_on_its_samples_alone(amplification):
+    model, batches = tiny.lora_llava(), tiny.llava_step()  # 3, 1 and 2 samples
+    groups = [[0, 1, 0], [2], [1, 1]]
+    division = partition(model)
+    values = snapshot(dict(division.parameters()))
+    tiny.train_step(model, adamw(model), batches)
+    told = [{**batch, GROUPS: torch.tensor(group)} for batch, group in zip(batches, groups)]
+
+    drifts = measure(model, division, values, told, amplification)
+
+    assert drifts.by_module == measure(model, division, values, batches, amplification).by_module
+    assert drifts.by_group.keys() == {0, 1, 2}
+    for wanted, found in drifts.by_group.items():
+        alone = [
+            {name: value[[n for n, g in enumerate(group) if g == wanted]] for name, value in batch.items()}
+            for batch, group in zip(batches, groups)
+            if wanted in group
+        ]
+        expected = measure(model, division, values, alone, amplification).by_module
+        assert found == pytest.approx(expected, rel=1e-9)
+    assert measure(model, division, values, batches).by_group == {}
+
+
+def test_kappa_is_recorded_by_group():
+    model = tiny.lora_llava()
+    division, optimizer = partition(model), adamw(model)
+    coordinator = Coordinator(model, optimizer, Coordination("constant", estimator="exact"), division)
+    batch = tiny.llava_batch((3, 1, 5))
+    optimizer.zero_grad()
+    coordinator.observe({**batch, GROUPS: torch.tensor([1, 0, 1])})
+    model(**batch).loss.backward()
+    coordinator.before_step()
+    optimizer.step()
+    record = coordinator.after_step()
+    by_group = [record["group_kappa/0"], record["group_kappa/1"]]
+    assert min(by_group) < record["kappa"] < max(by_group)  # a ratio of means lies between those of its parts
 
 
 @pytest.mark.parametrize(("rate", "bound"), [(1e-3, 3e-5), (1e-4, 5e-4), (1e-5, 5e-3), (1e-6, 5e-2)])

@@ -15,7 +15,6 @@ from transformers import TrainingArguments
 from equipoise import BalancedTrainer, Coordination
 from equipoise.data.collate import Collator
 from equipoise.data.readers import jsonl
-from equipoise.data.tasks import SampleDataset
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
 
@@ -39,7 +38,7 @@ def main(checkpoint: str, data: str, out: str, batch_size: str) -> None:
     settings = Model(path=checkpoint, lora=Lora(rank=4, alpha=8, dropout=0.0))
     model = loading.load(settings)
     without_dropout(model)
-    samples = jsonl.read("mixed", "train", path=Path(data))
+    samples = list(jsonl.read("mixed", "train", path=Path(data)))
     trainer = InOrder(
         model=model,
         args=TrainingArguments(
@@ -49,7 +48,7 @@ def main(checkpoint: str, data: str, out: str, batch_size: str) -> None:
             dataloader_pin_memory=False, label_names=["labels"], disable_tqdm=True,
         ),
         data_collator=Collator(loading.load_processor(settings)),
-        train_dataset=SampleDataset(samples),
+        train_dataset=samples,
         coordination=Coordination("constant", measure=False),
         log_folder=Path(out),
     )  # fmt: skip

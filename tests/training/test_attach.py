@@ -16,7 +16,6 @@ from trl import SFTConfig, SFTTrainer
 from equipoise import Coordination, attach
 from equipoise.data.collate import Collator
 from equipoise.data.readers import jsonl
-from equipoise.data.tasks import SampleDataset
 from equipoise.errors import PartitionError
 from equipoise.models import loading
 from equipoise.recipe import Recipe
@@ -46,7 +45,7 @@ def make_trainer(make_recipe: Callable[..., Recipe], checkpoint: Path, dataset: 
                 **(arguments or {"save_strategy": "no"}),
             ),
             data_collator=Collator(AutoProcessor.from_pretrained(checkpoint)),
-            train_dataset=SampleDataset(jsonl.read("colours", "train", dataset)),
+            train_dataset=list(jsonl.read("colours", "train", dataset)),
             **options,
         )  # fmt: skip
 

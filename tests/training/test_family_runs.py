@@ -30,7 +30,7 @@ from transformers import AutoModelForMultimodalLM, TrainerCallback
 import equipoise.training.run as run_module
 from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
-from equipoise.evaluation.generate import generate
+from equipoise.evaluation.generate import TransformersEngine
 from equipoise.models import loading
 from equipoise.recipe import SCHEDULES, Model, Recipe, parse_recipe
 from equipoise.training.run import train
@@ -221,8 +221,9 @@ def test_kappa_is_measured(finished: Finished) -> None:
 
 
 def test_it_gives_the_answers_in_a_batch_as_one_by_one(finished: Finished) -> None:
-    batched = generate(finished.model, finished.collator, finished.data.samples, 12, batch_size=3)
-    single = generate(finished.model, finished.collator, finished.data.samples, 12, batch_size=1)
+    engine = TransformersEngine(finished.model, finished.collator)
+    batched = engine.answer(finished.data.samples, 12)
+    single = [engine.answer([sample], 12)[0] for sample in finished.data.samples]
     assert batched == single == list(ANSWERS)
 
 

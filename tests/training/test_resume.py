@@ -7,6 +7,7 @@ Everything goes through the command line in processes of their own. A kill hits 
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -14,13 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from equipoise.recipe import load_recipe
+from equipoise.data.collate import Collator
+from equipoise.data.sample import Sample
+from equipoise.data.tasks import read_mixture
+from equipoise.recipe import Recipe, load_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
 from training import _checkpoint as tiny
@@ -135,6 +140,68 @@ def test_killed_after_the_last_checkpoint(make_case: Callable[[str], Case]) -> N
     case.run.done_file.unlink()
     train(load_recipe(case.recipe), case.run.path, Console(file=io.StringIO()), resume=True)
     case.assert_as_undisturbed()
+
+
+MIXTURES: dict[str, dict[str, Any]] = {
+    "every modality, by length": {"batches": "every-modality", "group_by_length": True},
+    "one modality": {"batches": "one-modality"},
+    "by weight": {"order": "weight"},
+    "shuffled": {},
+}
+
+
+@pytest.fixture
+def mixed(checkpoint: Path, tmp_path: Path) -> Callable[[str], Recipe]:
+    """A recipe of ten steps, six an epoch, half of whose samples are text alone, of several lengths."""
+    data = tiny.make_dataset(tmp_path / "data")
+    lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    for number in range(len(lines) // 2):
+        row = json.loads(lines[number])
+        del row["image"]
+        lines[number] = json.dumps({**row, "prompt": row["prompt"] * (1 + number % 3)})
+    (data / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    content = tiny.settings(checkpoint, data, {"schedule": "commit"}, max_steps=10, save_steps=8, seed=3)
+
+    def recipe(name: str) -> Recipe:
+        return load_recipe(tiny.write_recipe(tmp_path / "recipe.yaml", {**content, "data": MIXTURES[name]}))
+
+    return recipe
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_a_mixture_goes_on_in_the_middle_of_its_second_epoch(
+    mixed: Callable[[str], Recipe], tmp_path: Path, mixture: str
+) -> None:
+    """In this process: all after step 8 is lost."""
+    recipe = mixed(mixture)
+    undisturbed = train(recipe, tmp_path / "undisturbed", Console(file=io.StringIO()))
+    run = RunDirectory(shutil.copytree(undisturbed.path, tmp_path / "disturbed"))
+    shutil.rmtree(run.model)
+    shutil.rmtree(run.checkpoints / "checkpoint-10")
+    run.done_file.unlink()
+    assert run.newest_checkpoint() == run.checkpoints / "checkpoint-8"
+    train(recipe, run.path, Console(file=io.StringIO()), resume=True)
+    assert run.metrics_file.read_bytes() == undisturbed.metrics_file.read_bytes()
+    assert same(weights(run.model), weights(undisturbed.model))
+
+
+@pytest.mark.parametrize("mixture", [name for name, settings in MIXTURES.items() if settings])
+def test_training_draws_from_the_mixture_in_its_order(
+    mixed: Callable[[str], Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixture: str
+) -> None:
+    recipe, drawn, collate = mixed(mixture), [], Collator.__call__
+
+    def watched(collator: Collator, samples: list[Sample]) -> Any:
+        drawn.append([sample.id for sample in samples])
+        return collate(collator, samples)
+
+    monkeypatch.setattr(Collator, "__call__", watched)
+    train(recipe, tmp_path / "run", Console(file=io.StringIO()))
+    samples = read_mixture(recipe, "train")
+    orders = [samples.order(recipe.data, [1.0], 2, 2, seed=3, epoch=epoch).tolist() for epoch in (0, 1)]
+    ids = [samples[number].id for order in orders for number in order]
+    assert list(chain(*drawn))[:40] == ids[:40]  # ten steps of two micro-batches of two
+    assert {len(batch) for batch in drawn} == {2}
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_logged_loss_is_the_mean_over_the_accumulated_batchs_tokens(
     run: RunDirectory, checkpoint: Path, dataset: Path
 ) -> None:
     untuned = AutoModelForImageTextToText.from_pretrained(checkpoint).eval()
-    samples = jsonl.read("colours", "train", dataset)
+    samples = list(jsonl.read("colours", "train", dataset))
     expected = reference(untuned, AutoProcessor.from_pretrained(checkpoint), samples)
     assert steps(run)[0]["loss"] == pytest.approx(expected, rel=1e-5)
     # The answers' lengths differ enough for a mean of samples' means to be another number.
@@ -79,7 +79,7 @@ def test_validation_loss_is_the_mean_over_all_tokens(
     run: RunDirectory, checkpoint: Path, dataset: Path, source: str
 ) -> None:
     tuned = loading.load_tuned(run.recipe().model, run.model)
-    samples = jsonl.read("colours", "validation", dataset)
+    samples = list(jsonl.read("colours", "validation", dataset))
     expected = reference(tuned, AutoProcessor.from_pretrained(checkpoint), samples)
     scores = run.scores()
     assert scores is not None

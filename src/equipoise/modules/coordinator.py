@@ -92,7 +92,10 @@ class Coordinator:
     # ------------------------------------------------------------------ the three calls
 
     def observe(self, inputs: Mapping[str, Any]) -> None:
-        """Remember a micro-batch, before its forward. `inputs` has `labels` and lies where the model does."""
+        """Remember a micro-batch, before its forward. `inputs` has `labels` and lies where the model does.
+
+        With `forward.GROUPS` among them, kappa is also measured on the samples of each group (`group_kappa/NUMBER`).
+        """
         if self.measures or self.regularises:
             self._batches.append({name: value for name, value in inputs.items() if value is not None})
             self._states.append(RandomState())
@@ -237,6 +240,9 @@ class Coordinator:
                 average = balance_coefficient(averages[name], averages[self.reference])
                 suffix = "" if name == LLM else f"/{name}"
                 record[f"kappa{suffix}"], record[f"kappa_average{suffix}"] = own, average
+        for group, found in drifts.by_group.items():
+            if LLM in found and self.reference in found and found[self.reference] > drifts.floor:
+                record[f"group_kappa/{group}"] = balance_coefficient(found[LLM], found[self.reference])
         record["window_span"] = self.window.span
         if "kappa_average" in record:
             factor = theory.convergence_factor(record["kappa_average"], self._kappa_average)

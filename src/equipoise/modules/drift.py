@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from equipoise.modules.forward import (
+    GROUPS,
     Embeddings,
     InputNorms,
     RandomState,
@@ -74,6 +75,7 @@ class Drifts:
         floor: drifts below it are rounding.
         amplification: the multiple of the step that was measured (drifts are given back divided by its square).
         theory: what `equipoise.modules.theory` needs, if it was asked for.
+        by_group: for each group of samples that the batches tell apart, the drifts on its samples alone.
     """
 
     by_module: dict[str, float]
@@ -81,6 +83,7 @@ class Drifts:
     floor: float
     amplification: float = 1.0
     theory: TheoryTerms | None = None
+    by_group: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -124,7 +127,8 @@ def measure(
         model: holds theta_{t+1}.
         division: its modules.
         before: theta_t of every trainable parameter.
-        batches: the micro-batches of the step (or samples of them), each with `labels`.
+        batches: the micro-batches of the step (or samples of them), each with `labels`, and `GROUPS` where drifts are
+            wanted by group too.
         amplification: c measures theta_t + c * (theta_{t+1} - theta_t) and divides by c squared. A KL is quadratic in
             a small step, so the ratio of drifts is unchanged while both rise above low-precision rounding.
         theory: also collect the terms of eq. 7, 15 and 16.
@@ -136,6 +140,7 @@ def measure(
     terms = TheoryTerms(logits=dict.fromkeys(modules, 0.0), reversed_by_module=dict.fromkeys(modules, 0.0))
     embeddings = Embeddings(model if theory else nn.Module())
     samples, lowest, seen = 0, 0.0, 0
+    groups = _GroupMeans()
     with inference(model), holding(everything, before):
         for batch in batches:
             with embeddings.watching():
@@ -149,7 +154,9 @@ def measure(
                 with holding(module.trainable, after):
                     new = supervised(model, batch)
                 new_KV = new.log_probs_KV
-                sums[name] += old.sum_of_sample_means(kl_divergence(old_KV, new_KV)).item()
+                divergence_K = kl_divergence(old_KV, new_KV)
+                sums[name] += old.sum_of_sample_means(divergence_K).item()
+                groups.add(name, batch, old, divergence_K)
                 if theory:
                     terms.logits[name] += new.logits_KV.square().sum().item()
                     reverse = kl_divergence(new_KV, old_KV)
@@ -168,7 +175,31 @@ def measure(
     drifts = {name: total / max(samples, 1) / square for name, total in sums.items()}
     if theory and samples:
         _average(terms, samples)
-    return Drifts(drifts, samples, lowest / square, amplification, terms if theory and samples else None)
+    found = terms if theory and samples else None
+    return Drifts(drifts, samples, lowest / square, amplification, found, groups.means(square))
+
+
+class _GroupMeans:
+    """Drifts by group of samples, summed over batches."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, dict[str, list[float]]] = {}
+
+    def add(self, module: str, batch: Batch, old: Supervised, divergence_K: torch.Tensor) -> None:
+        """Add a module's divergences on one batch; nothing where the batch does not tell groups apart."""
+        if GROUPS not in batch:
+            return
+        means_B = old.sample_means(divergence_K).tolist()
+        for sample in old.samples_K.unique().tolist():
+            group = int(batch[GROUPS][sample])
+            self._sums.setdefault(group, {}).setdefault(module, []).append(means_B[sample])
+
+    def means(self, square: float) -> dict[int, dict[str, float]]:
+        """By group and module the mean over samples, for a step amplified by the root of `square`."""
+        return {
+            group: {module: math.fsum(values) / len(values) / square for module, values in modules.items()}
+            for group, modules in self._sums.items()
+        }
 
 
 def look_back(

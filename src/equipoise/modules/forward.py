@@ -19,6 +19,7 @@ from equipoise.modules.partition import base_model, find_decoder
 
 IGNORED = -100
 PLACEHOLDERS = ("image", "audio", "video")
+GROUPS = "sample_groups"  # a batch's entry [B]: which group each sample is of (a task); no input of the model
 
 
 @dataclass
@@ -47,6 +48,11 @@ class Supervised:
         counts_B = self.samples_K.bincount(minlength=self.batch_size).clamp(min=1).to(values_K.dtype)
         return (values_K / counts_B[self.samples_K]).sum()
 
+    def sample_means(self, values_K: torch.Tensor) -> torch.Tensor:
+        """[B], the mean over each sample's supervised tokens; 0 for a sample without any."""
+        counts_B = self.samples_K.bincount(minlength=self.batch_size).clamp(min=1).to(values_K.dtype)
+        return torch.zeros_like(counts_B).index_add_(0, self.samples_K, values_K) / counts_B
+
     @property
     def supervised_samples(self) -> int:
         """Samples with at least one supervised token: what a sum of sample means is divided by."""
@@ -60,13 +66,14 @@ def supervised(model: nn.Module, inputs: Mapping[str, Any]) -> Supervised:
 
     Args:
         model: called with the batch's entries but `labels`; returns an object with `logits` [B, T, V].
-        inputs: a batch with `labels` [B, T], -100 where nothing is supervised; the shift is applied here.
+        inputs: a batch with `labels` [B, T], -100 where nothing is supervised; the shift is applied here. `GROUPS` are
+            not given to the model.
     """
     labels_BT = inputs["labels"]
     targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
     mask_BT = targets_BT != IGNORED
     positions = mask_BT.any(dim=0).nonzero().squeeze(-1)
-    arguments = {name: value for name, value in inputs.items() if name != "labels"}
+    arguments = {name: value for name, value in inputs.items() if name not in ("labels", GROUPS)}
     if _keeps_logits(model):
         logits_BTV = model(**arguments, use_cache=False, logits_to_keep=positions).logits
         targets_BT, mask_BT = targets_BT[:, positions], mask_BT[:, positions]

@@ -15,21 +15,23 @@ import transformers
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
 
 import equipoise
 from equipoise.data.collate import Collator
-from equipoise.data.sample import Sample
-from equipoise.data.tasks import SampleDataset, read_mixture
+from equipoise.data.mixture import Mixture, MixtureSampler
+from equipoise.data.tasks import left_out, read_mixture
 from equipoise.errors import RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
-from equipoise.recipe import Recipe
+from equipoise.recipe import Data, Recipe
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
+from equipoise.training.task_weighting import TaskCollator, build
 from equipoise.training.trainer import BalancedTrainer
 
 # What `train.arguments` may not set: it stands elsewhere in the recipe, or the run directory depends on it.
@@ -74,12 +76,15 @@ def train(
     if run.done:
         console.print(f"{folder}: already finished")
         return run
-    samples = read_mixture(recipe, "train")
-    validation = read_mixture(recipe, "validation") if recipe.train.eval_steps is not None else []
+    samples = read_mixture(recipe, "train", console.print)
+    validation = read_mixture(recipe, "validation", console.print) if recipe.train.eval_steps is not None else None
     preflight(recipe)
 
     write_atomically(run.recipe_file, recipe.to_yaml())
     write_json(run.path / "environment.json", environment())
+    found = {"train": left_out(samples), **({"validation": left_out(validation)} if validation is not None else {})}
+    write_json(run.data_file, found)
+    print_left_out(found, console)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     # LoRA's initial weights are drawn here, so the seed comes before the model; Trainer seeds again for the data order.
@@ -121,12 +126,28 @@ class RunTrainer(BalancedTrainer):
     Trainer's own is a mean of batch means, and its evaluation draws from the generator that dropout draws from.
     """
 
+    recipe: Recipe
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """As Trainer's where all samples are simply shuffled; else the mixture's."""
+        settings = self.recipe.data
+        if settings.model_copy(update={"on_error": "raise"}) == Data():
+            return super()._get_train_sampler(train_dataset)
+        mixture = train_dataset if train_dataset is not None else self.train_dataset
+        assert isinstance(mixture, Mixture)
+        weights = [task.weight for task in self.recipe.tasks if task.name in mixture.parts]
+        together = self.args.world_size * self.args.gradient_accumulation_steps
+        return MixtureSampler(
+            mixture, settings, weights, self.args.per_device_train_batch_size, together, self.args.seed
+        )
+
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        assert isinstance(dataset, SampleDataset)
-        assert isinstance(self.data_collator, Collator)
+        assert isinstance(dataset, Mixture)
+        collator = self.data_collator.collator if isinstance(self.data_collator, TaskCollator) else self.data_collator
+        assert isinstance(collator, Collator)
         assert self.model is not None
-        loss = token_loss(self.model, self.data_collator, dataset.samples, self.args.per_device_eval_batch_size)
+        loss = token_loss(self.model, collator, dataset, self.args.per_device_eval_batch_size)
         metrics = {f"{metric_key_prefix}_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -159,6 +180,7 @@ def preflight(recipe: Recipe) -> None:
             if name not in names:
                 raise RecipeError(f"train.learning_rate.{name}: modules that learn are {', '.join(names)}")
     build_schedule(settings, names, total_steps=1)
+    build(recipe.balance.tasks, [task.name for task in recipe.tasks if task.train is not None])
     known = {field.name for field in fields(TrainingArguments)}
     for name in recipe.train.arguments:
         if name not in known or name in OURS:
@@ -173,8 +195,8 @@ def build_trainer(
     run: RunDirectory,
     model: PreTrainedModel | PeftModel,
     processor: ProcessorMixin,
-    samples: list[Sample],
-    validation: list[Sample],
+    samples: Mixture,
+    validation: Mixture | None,
 ) -> RunTrainer:
     """The Trainer of a run; everything it writes goes below the run directory."""
     settings = recipe.train
@@ -217,17 +239,24 @@ def build_trainer(
     trainer = RunTrainer(
         model=model,
         args=arguments,
-        data_collator=Collator(processor, settings.max_length, loading.family(recipe.model).prefix_attention),
-        train_dataset=SampleDataset(samples),
-        eval_dataset=SampleDataset(validation) if validation else None,
+        data_collator=loading.load_collator(recipe, processor),
+        train_dataset=samples,
+        eval_dataset=validation or None,
         processing_class=processor,
         coordination=recipe.balance.modules,
         modules=recipe.model.modules,
         learning_rates=rates if isinstance(rates, dict) else None,
+        tasks=recipe.balance.tasks if weights_tasks(recipe) else None,
         log_folder=run.path,
     )
+    trainer.recipe = recipe
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def weights_tasks(recipe: Recipe) -> bool:
+    """Whether there is anything to weight, or to see by task; one task with weight 1 keeps the model's own loss."""
+    return sum(task.train is not None for task in recipe.tasks) > 1 or recipe.balance.tasks.weighter != "ew"
 
 
 def module_rows(division: Partition, recipe: Recipe) -> list[dict[str, str | int | float]]:
@@ -253,6 +282,18 @@ def print_modules(rows: list[dict[str, str | int | float]], console: Console) ->
         cells = (row["module"], row["tensors"], f"{row['trainable']:,}", f"{row['frozen']:,}", row["kind"])
         table.add_row(*map(str, cells), f"{row['learning_rate']:g}" if row["trainable"] else "-")
     console.print(table)
+
+
+def print_left_out(found: dict[str, dict[str, Any]], console: Console) -> None:
+    """Say which tasks have samples that cannot be read; nothing where none has."""
+    for part, tasks in found.items():
+        for name, counts in tasks.items():
+            if counts["skipped"]:
+                console.print(
+                    f"{name}, {part}: {counts['skipped']} of {counts['samples'] + counts['skipped']} samples left out; "
+                    f"the first: {counts['flaws'][0]}",
+                    highlight=False,
+                )
 
 
 def environment() -> dict[str, str]:

@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import torch
 from transformers import Trainer, TrainerCallback
 
-from equipoise.errors import PartitionError
+from equipoise.errors import PartitionError, RecipeError
 from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
-from equipoise.modules.forward import IGNORED
+from equipoise.modules.forward import GROUPS, IGNORED
 from equipoise.modules.partition import Partition, partition, split_param_groups
-from equipoise.recipe import Coordination
+from equipoise.recipe import Coordination, TaskWeighting
 from equipoise.training.run_directory import LineLog, RunDirectory
+from equipoise.training.task_weighting import TASK, TASK_IDS, TaskBalance, TaskCollator, build, tasks_of
 
 logger = logging.getLogger(__name__)
 STATE_FILE = "balance_state.pt"
@@ -43,6 +44,7 @@ class _BalanceMixin(Trainer):
         modules: Mapping[str, str] | None,
         learning_rates: Mapping[str, float] | None,
         log_folder: Path | None,
+        tasks: TaskWeighting | None,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
         if self.accelerator.num_processes > 1 and measures:
@@ -74,7 +76,24 @@ class _BalanceMixin(Trainer):
         self._loss: torch.Tensor | float = 0.0
         self._balance_seconds = 0.0
         self._step_began = 0.0
+        self._task_ids: torch.Tensor | None = None
+        self._tasks: TaskBalance | None = None
+        self._task_settings = tasks
+        if tasks is not None:
+            self._begin_tasks(tasks)
         self.add_callback(_StepEvents(self))
+
+    def _begin_tasks(self, settings: TaskWeighting) -> None:
+        """Weight the loss by task: the Trainer's own loss function and label smoothing know nothing of tasks."""
+        theirs = {"compute_loss_func": self.compute_loss_func, "label_smoothing_factor": self.label_smoother}
+        for name, value in theirs.items():
+            if value is not None and value is not token_mean:
+                raise RecipeError(f"tasks are weighted in a loss of ours; this Trainer has a {name} of its own")
+        names = tasks_of(self.train_dataset)
+        build(settings, names)  # what is wrong with the settings shows before training begins
+        self._task_names = names
+        self.data_collator = TaskCollator(self.data_collator, names)
+        self.compute_loss_func = self._task_loss
 
     # ------------------------------------------------------------------ transformers' hooks
 
@@ -90,17 +109,29 @@ class _BalanceMixin(Trainer):
             assert self.model is not None
             raw = getattr(optimizer, "optimizer", optimizer)
             split_param_groups(raw, self.division, self._learning_rates)
-            self.coordinator = Coordinator(
-                self.model, raw, self.coordination, self.division, self.state.max_steps or None
-            )  # fmt: skip
+            steps = self.state.max_steps or None
+            self.coordinator = Coordinator(self.model, raw, self.coordination, self.division, steps)
+            if self._task_settings is not None:
+                self._tasks = TaskBalance(self._task_settings, self._task_names, steps)
         return optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | int | None]:
+        """As Trainer's; with tasks, what the loss is divided by is their weighted number of tokens."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._tasks is not None and batches:
+            count = self._tasks.begin_step(batches, self._summed)
+        return batches, count
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As Trainer's; around it, the coordinator sees the batch and, at a step's end, prepares the update."""
         assert self.coordinator is not None
-        inputs = self._prepare_inputs(inputs)
+        inputs = dict(self._prepare_inputs(inputs))
+        self._task_ids = inputs.pop(TASK_IDS, None)
+        groups = {} if self._task_ids is None else {GROUPS: self._task_ids}
         with self._counted_as_balance():
-            self.coordinator.observe(inputs)
+            self.coordinator.observe({**inputs, **groups})
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._loss = self._loss + loss.detach()  # read once a step: each reading waits for the device
         if self.accelerator.sync_gradients:
@@ -113,11 +144,34 @@ class _BalanceMixin(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """As Trainer's; text alone through a frozen LLM teaches nothing, which must not stop the run."""
+        inputs = {name: value for name, value in inputs.items() if name != TASK_IDS}
         result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
         if torch.is_grad_enabled() and not loss.requires_grad:
             loss = loss + 0.0 * next(self.division.parameters())[1].sum()
         return (loss, *outputs) if return_outputs else loss
+
+    def _task_loss(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The loss of one micro-batch: weighted by task while training, the plain mean over tokens while evaluating."""
+        if self._tasks is None or self._task_ids is None or not torch.is_grad_enabled():
+            return token_mean(outputs, labels, num_items_in_batch)
+        assert isinstance(num_items_in_batch, torch.Tensor)
+        loss = self._tasks.loss(outputs.logits, labels, self._task_ids, num_items_in_batch)
+        # Gradients are averaged over processes, and the denominator counts the tokens of all. Trainer does the rest
+        # itself where it averages tokens across devices.
+        return loss if self.args.average_tokens_across_devices else loss * self.accelerator.num_processes
+
+    def _summed(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over processes."""
+        return self.accelerator.reduce(value.to(self.accelerator.device), "sum")
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if self._task_settings is not None and TASK not in columns:
+            columns.append(TASK)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer's, with the newest balance entries beside the loss, so that `report_to` gets them too."""
@@ -129,14 +183,20 @@ class _BalanceMixin(Trainer):
         # Before trainer_state.json, whose presence marks a checkpoint as whole.
         super()._save_rng_state(output_dir)
         assert self.coordinator is not None
-        torch.save(self.coordinator.state_dict(), Path(output_dir) / STATE_FILE)
+        state = {"modules": self.coordinator.state_dict()}
+        if self._tasks is not None:
+            state["tasks"] = self._tasks.state_dict()
+        torch.save(state, Path(output_dir) / STATE_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.coordinator is not None:
             file = Path(checkpoint) / STATE_FILE
             if file.is_file():
-                self.coordinator.load_state_dict(torch.load(file, weights_only=True))
+                state = torch.load(file, weights_only=True)
+                self.coordinator.load_state_dict(state["modules"])
+                if self._tasks is not None and "tasks" in state:
+                    self._tasks.load_state_dict(state["tasks"])
             else:
                 logger.warning("%s has no %s: the balance starts anew", checkpoint, STATE_FILE)
 
@@ -163,6 +223,8 @@ class _BalanceMixin(Trainer):
             self._record = self.coordinator.after_step(self.accelerator.optimizer_step_was_skipped)
 
     def _end_step(self) -> None:
+        if self._tasks is not None:
+            self._record = {**self._tasks.named(self._record), **self._tasks.end_step(self._summed)}
         # Each process's share is scaled such that their mean is the loss over all tokens of the step.
         loss = float(self.accelerator.reduce(torch.as_tensor(self._loss), "mean"))
         if self._metrics_log is None or self._timings_log is None:
@@ -234,6 +296,8 @@ class BalancedTrainer(_BalanceMixin):
         coordination: how; `Coordination("commit")` when None.
         modules: module name to a regular expression over parameter names, where the family's division does not do.
         learning_rates: module name to base learning rate, over `args.learning_rate`.
+        tasks: how tasks are weighted in the loss; the training samples name theirs by a key or attribute `task`. The
+            loss is the Trainer's own when None.
         log_folder: where `metrics.jsonl` and `timings.jsonl` go; `args.output_dir` when None.
 
     Raises:
@@ -246,6 +310,7 @@ class BalancedTrainer(_BalanceMixin):
         coordination: Coordination | None = None,
         modules: Mapping[str, str] | None = None,
         learning_rates: Mapping[str, float] | None = None,
+        tasks: TaskWeighting | None = None,
         log_folder: Path | None = None,
         **kwargs: Any,
     ):
@@ -254,7 +319,7 @@ class BalancedTrainer(_BalanceMixin):
         forgets = not self.model_accepts_loss_kwargs or family_of(self.model).loss_from_logits
         if self.compute_loss_func is None and forgets:
             self.compute_loss_func = token_mean
-        self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder)
+        self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder, tasks)
 
 
 def attach(
@@ -263,6 +328,7 @@ def attach(
     *,
     modules: Mapping[str, str] | None = None,
     learning_rates: Mapping[str, float] | None = None,
+    tasks: TaskWeighting | None = None,
 ) -> AnyTrainer:
     """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
 
@@ -270,7 +336,7 @@ def attach(
 
     Args:
         trainer: not yet trained.
-        coordination, modules, learning_rates: as for `BalancedTrainer`.
+        coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
 
     Returns:
         The same object.
@@ -284,7 +350,7 @@ def attach(
     trainer.__class__ = type(f"Balanced{cls.__name__}", (_BalanceMixin, cls), {})
     assert isinstance(trainer, _BalanceMixin)
     try:
-        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder=None)
+        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder=None, tasks=tasks)
     except BaseException:
         trainer.__class__ = cls  # type: ignore[assignment]
         raise
