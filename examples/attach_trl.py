@@ -20,7 +20,7 @@ steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6
 folder = smol_vlm()
 
 # ---------------------------------------------------------------- an ordinary trl script
-samples = easy_vqa.read("vqa", "train")[:200]
+samples = list(easy_vqa.read("vqa", "train"))[:200]
 dataset = Dataset.from_list(
     [
         {

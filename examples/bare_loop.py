@@ -24,7 +24,7 @@ torch.manual_seed(0)
 folder = smol_vlm()
 model = AutoModelForImageTextToText.from_pretrained(folder)
 collate = Collator(AutoProcessor.from_pretrained(folder))
-samples = easy_vqa.read("vqa", "train")
+samples = list(easy_vqa.read("vqa", "train"))
 
 # What learns: the projector and the LLM's last two layers. Everything else is frozen.
 for name, parameter in model.named_parameters():

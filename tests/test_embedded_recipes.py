@@ -70,7 +70,7 @@ def test_a_recipe_ends_with_a_model_that_opens(name, tones, tmp_path):
 
     settings = load_recipe(RECIPES / f"{name}.yaml", overrides).model
     base = AutoModelForMultimodalLM.from_pretrained(loading.resolve(settings))
-    samples = jsonl.read("t", "test", path=tones) if name != "smol-vlm" else []
+    samples = list(jsonl.read("t", "test", path=tones)) if name != "smol-vlm" else []
     collator = Collator(loading.load_processor(settings))
     ids = torch.tensor([[1, 4093, 198, 520, 9531, 198]])
     inputs = (

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
-from PIL import Image
 from rich.console import Console
 from transformers import AutoModelForMultimodalLM
 
@@ -20,6 +20,7 @@ from equipoise.recipe import Recipe, load_recipe
 from equipoise.training.run import train
 from models import zoo
 
+FIXTURES = Path(__file__).parent / "data" / "fixtures"
 RECIPES = Path(__file__).parents[1] / "recipes" / "papers"
 TABLE_1 = {
     "blip2": ("aokvqa", "iconqa", "textvqa"),
@@ -58,22 +59,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_data(name: str) -> None:
-    """The folders that a recipe names, with three samples a split."""
-    for folder in {line.split("path: ")[1].split(",")[0].strip(" }") for line in lines(name) if "path: data/" in line}:
-        Path(folder).mkdir(parents=True)
-        for split in ("train", "validation", "test"):
-            rows = []
-            for number in range(3):
-                row = {"prompt": "what colour is it", "answer": ("red", "deep blue", "no")[number]}
-                if "salmonn" in name:
-                    row["audio"] = f"{split}{number}.wav"
-                    tone = 0.3 * np.sin(2 * np.pi * 300 * (number + 1) * np.arange(8_000) / 16_000)
-                    soundfile.write(Path(folder, row["audio"]), tone, 16_000)
-                elif "sharegpt.json" not in folder and not folder.endswith("/sharegpt"):
-                    row["image"] = f"{split}{number}.png"
-                    Image.new("RGB", (16, 16), (80 * number, 50, 90)).save(Path(folder, row["image"]))
-                rows.append(json.dumps(row))
-            Path(folder, f"{split}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    """The folders that a recipe names, in their owners' layout."""
+    for folder in re.findall(r"path: data/([a-z0-9]+)", "\n".join(lines(name))):
+        shutil.copytree(FIXTURES / folder, Path("data", folder), dirs_exist_ok=True)
 
 
 def lines(name: str) -> list[str]:
@@ -82,7 +70,14 @@ def lines(name: str) -> list[str]:
 
 def toy(name: str, checkpoint: Path, *more: str) -> Recipe:
     """The recipe as it stands but for the model, and cut to two steps."""
-    sizes = ["train.max_steps=2", "train.batch_size=2", "train.gradient_accumulation=1", "train.save_steps=100"]
+    held_out = ["tasks.sharegpt4v.hold_out={validation: 1, test: 1}"] if name == MIXTURE else []  # of four samples
+    sizes = [
+        *held_out,
+        "train.max_steps=2",
+        "train.batch_size=2",
+        "train.gradient_accumulation=1",
+        "train.save_steps=100",
+    ]
     return load_recipe(RECIPES / name, [f"model.path={checkpoint}", *sizes, "train.threads=1", *more])
 
 
@@ -94,7 +89,8 @@ def test_table_1_is_complete():
 def test_a_cell_has_the_papers_settings(name, checkpoint, here):
     make_data(name)
     recipe = toy(name, checkpoint(name))
-    assert [task.name for task in recipe.tasks] == [Path(name).stem.split("-")[1]]
+    assert {task.reader for task in recipe.tasks} == {Path(name).stem.split("-")[1]}
+    assert all(task.metric is not None for task in recipe.tasks)
     assert recipe.train.learning_rate == 1e-4
     assert (recipe.model.lora.rank, recipe.model.lora.alpha, recipe.model.lora.dropout) == (16, 32, 0.05)
     assert recipe.model.train[ENCODER[family_of(name)]] == "full"
@@ -133,10 +129,20 @@ def test_a_cell_runs_and_its_model_opens_with_transformers_and_peft(name, checkp
 def test_the_mixture_has_llava_1_5s_settings_and_runs(checkpoint, here):
     make_data(MIXTURE)
     recipe = toy(MIXTURE, checkpoint(MIXTURE), "train.max_steps=4", "balance.modules.every=2")
-    assert [task.name for task in recipe.tasks] == [
+    assert [task.name for task in recipe.tasks if task.train is not None] == [
         "sharegpt4v", "refcoco-caption", "vqav2", "gqa", "chartqa", "ocrvqa", "refcoco-bbox", "sharegpt",
     ]  # fmt: skip
+    assert [task.name for task in recipe.tasks if task.train is None] == [
+        "refcoco-caption-testB", "refcocog-caption", "refcoco-bbox-testB", "refcocog-bbox",
+    ]  # fmt: skip
     as_written = load_recipe(RECIPES / MIXTURE)
+    sizes = {task.name: task for task in as_written.tasks}
+    assert sizes["sharegpt4v"].hold_out == {"validation": 2000, "test": 2000}
+    assert sizes["ocrvqa"].max_train == 80_000
+    assert [sizes[name].max_validation for name in ("vqav2", "gqa", "ocrvqa")] == [20_000] * 3
+    assert [sizes[name].max_turns for name in ("refcoco-caption", "refcoco-bbox")] == [9, 9]  # fewer than ten
+    merged = [task.name for task in as_written.tasks if task.merge]
+    assert merged == ["refcoco-caption", "vqav2", "gqa", "chartqa", "ocrvqa", "refcoco-bbox"]
     settings = as_written.train
     assert settings.batch_size * settings.gradient_accumulation == 128
     assert (settings.learning_rate, settings.lr_scheduler) == (2e-5, "cosine")

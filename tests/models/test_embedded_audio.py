@@ -15,7 +15,7 @@ import tiny
 from equipoise.data.collate import Collator
 from equipoise.data.readers import easy_vqa
 from equipoise.data.sample import Sample, Turn
-from equipoise.evaluation.generate import generate
+from equipoise.evaluation.generate import TransformersEngine
 from equipoise.models.embedded import AUDIO_TOKEN, EMBEDDED, IMAGE_TOKEN, smol_audio, smol_audio_vision, smol_vlm
 from equipoise.models.embedded.audio import whisper
 from equipoise.models.embedded.audio_vision import CHAT_TEMPLATE
@@ -75,7 +75,7 @@ def test_the_qformer_is_small_and_the_same_in_every_build(model):
 
 
 def test_it_answers_from_text_alone(model, processor):
-    [answer] = generate(model, Collator(processor), [question("What is the capital of France?")], max_new_tokens=10)
+    [answer] = TransformersEngine(model, Collator(processor)).answer([question("What is the capital of France?")], 10)
     assert answer == "The capital of France is Paris."
 
 
@@ -144,7 +144,7 @@ def test_the_stack_with_both_towers_is_both_stacks(model, processor, tmp_path):
     assert EMBEDDED["embedded:smol-audio-vision"]() == folder
     assert its_processor.chat_template == CHAT_TEMPLATE
 
-    seen = easy_vqa.read("caption", "validation", caption=True)[:4]
+    seen = list(easy_vqa.read("caption", "validation", kind="caption"))[:4]
     sight = AutoModelForMultimodalLM.from_pretrained(smol_vlm()).eval()
     batch = Collator(its_processor)(seen)
     tiny.assert_same(batch, Collator(AutoProcessor.from_pretrained(smol_vlm()))(seen))

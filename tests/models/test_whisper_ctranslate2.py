@@ -194,7 +194,7 @@ def test_the_packaged_whisper_transcribes():
         pytest.skip("equipoise data fetch asterisk")
     model = whisper(notify=lambda _: None)
     assert sum(parameter.numel() for parameter in model.parameters()) == 37_760_256
-    samples = asterisk.read("asr", "test")[1:4]
+    samples = list(asterisk.read("asr", "test"))[1:4]
     clips = [load_audio(sample.audios[0]) for sample in samples]
     features = WhisperFeatureExtractor()(clips, sampling_rate=16_000, return_tensors="pt").input_features
     start = torch.tensor([[50257, 50362]]).expand(len(samples), -1)  # start of transcript, no time stamps
