@@ -106,7 +106,8 @@ class LLM:
             input_ids=torch.tensor([whole]), attention_mask=torch.ones(1, len(whole), dtype=torch.long), **pixels,
             max_new_tokens=params.max_tokens, do_sample=False,
         )  # fmt: skip
-        return self.processor.tokenizer.decode(answer[0, len(whole) :], skip_special_tokens=params.skip_special_tokens)
+        text = self.processor.tokenizer.decode(answer[0, len(whole) :], skip_special_tokens=params.skip_special_tokens)
+        return f" {text}"  # as tokenizers of words decode
 
 
 def module() -> types.ModuleType:

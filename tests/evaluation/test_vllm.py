@@ -17,18 +17,23 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 from rich.console import Console
 
+from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample, exchange
 from equipoise.errors import RunError
 from equipoise.evaluation import evaluate as evaluation
 from equipoise.evaluation.evaluate import evaluate
+from equipoise.evaluation.generate import TransformersEngine
 from equipoise.evaluation.vllm import VllmEngine, most_media
 from equipoise.models import loading
+from equipoise.recipe import Model
 from equipoise.training.run_directory import RunDirectory
 from evaluation import _vllm
 from evaluation._runs import finished_run, rows
+from models import zoo
 
 
 @pytest.fixture
@@ -61,6 +66,7 @@ def test_the_same_model_gives_the_same_answers(make_run):
     assert len(set(answers)) > 2
     [engine] = _vllm.LLM.started
     assert engine.limits == {"image": 1, "audio": 0}
+    assert engine.model.dtype == torch.float32  # which vLLM would halve if it were not told
     assert engine.calls == [8]  # all at once, however small the batches for transformers
 
 
@@ -74,21 +80,20 @@ def test_the_merged_model_is_served_where_the_run_has_an_adapter_too(make_run):
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_question_without_an_image_and_one_with_two(make_run, dataset):
-    run = make_run()
-    collator = loading.load_collator(run.recipe(), loading.load_processor(run.recipe().model))
+def test_a_question_without_an_image_and_one_with_two(dataset, tmp_path):
+    """To a model whose tokenizer begins each text with <s>, as the template does."""
+    folder = zoo.make("llava", tmp_path / "llava")
+    settings = Model(path=str(folder))
+    collator = Collator(loading.load_processor(settings))
     images = tuple(dataset / "images" / f"test-{number}.png" for number in range(2))
-    samples = [
-        Sample(str(len(shown)), "t", exchange("what colour is it", "red"), images=shown)
-        for shown in ((), images[:1], images)
-    ]  # fmt: skip
-    engine = VllmEngine(run.model, collator, most_media(samples))
-    expected = [
-        evaluation.TransformersEngine(loading.load_tuned(run.recipe().model, run.model), collator).answer([one], 5)[0]
-        for one in samples
-    ]
-    assert engine.answer(samples, 5) == expected
+    samples = [Sample("s", "t", exchange("what is it", "red"), images=shown) for shown in ((), images[:1], images)]
+    engine = VllmEngine(folder, collator, most_media(samples))
+    transformers = TransformersEngine(loading.load_tuned(settings, folder), collator)
+    assert engine.answer(samples, 5) == [transformers.answer([one], 5)[0] for one in samples]
     assert _vllm.LLM.started[0].limits["image"] == 2
+    [start, *tokens] = engine._prompt(samples[0])["prompt_token_ids"]
+    assert start == collator.processor.tokenizer.bos_token_id
+    assert start not in tokens
 
 
 def test_the_most_media_of_any_sample():

@@ -139,7 +139,7 @@ def make_plan(
     nodes.append(planner.final(FINAL, _weighting(settings)))
     if ablations:
         nodes += planner.ablations(settings)
-    for method in dict.fromkeys(compare):
+    for method in compare:
         nodes += planner.single_tasks() if method == STL else [planner.method(method)]
     once: dict[str, Node] = {}
     for node in nodes:

@@ -1,0 +1,110 @@
+"""One node of a plan as a run directory: `NAME-HASH`, where the hash covers all that decides what the run gives.
+
+A node that has its scores is never run again; one that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from equipoise.data.tasks import PARTS, Notify, read_task
+from equipoise.evaluation.evaluate import evaluate
+from equipoise.recipe import Recipe
+from equipoise.tasks.plan import Split
+from equipoise.training.run import train
+from equipoise.training.run_directory import RunDirectory, write_json
+
+#: By task, by part: how many samples it has, and a digest of what they were read from.
+Data = Mapping[str, Mapping[str, tuple[int, str]]]
+
+
+def read_data(recipe: Recipe, notify: Notify) -> Data:
+    """Read every part of every task once; the training part without its `fraction`.
+
+    Raises:
+        DataError: data that cannot be read, before anything takes long.
+    """
+    found: dict[str, dict[str, tuple[int, str]]] = {}
+    for task in recipe.tasks:
+        found[task.name] = {}
+        whole = task.model_copy(update={"fraction": None})
+        for part in PARTS:
+            samples = read_task(whole, part, recipe.train.seed, recipe.data.on_error == "skip", notify)
+            if samples is not None:
+                found[task.name][part] = (len(samples), _state(samples.store.folder))
+    return found
+
+
+def node_folder(root: Path, name: str, recipe: Recipe, data: Data) -> Path:
+    """Where a node's run directory is.
+
+    Args:
+        root: of all nodes.
+        name: of the node.
+        recipe: whole, weights included.
+        data: of the recipe's tasks, and of others.
+    """
+    model = Path(recipe.model.path)
+    parts = {
+        task.name: {part: state for part, (_, state) in data[task.name].items() if getattr(task, part) is not None}
+        for task in recipe.tasks
+    }
+    decisive = [recipe.to_yaml(), parts, _files(model) if model.is_dir() else None]
+    return root / f"{name}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]}"
+
+
+def scores_of(folder: Path, split: Split) -> dict[str, float] | None:
+    """A node's scores by task, those that are secret left out; None where it has not been scored on this split."""
+    file = _scores_file(folder, split)
+    if not file.is_file():
+        return None
+    tasks = json.loads(file.read_text(encoding="utf-8"))["tasks"]
+    return {name: entry["value"] for name, entry in tasks.items() if entry["value"] is not None}
+
+
+def run_node(name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], console: Console) -> None:
+    """Train and score what has not been trained and scored."""
+    run = RunDirectory(folder)
+    missing = [split for split in splits if scores_of(folder, split) is None]
+    if missing or not run.done:
+        train(recipe, folder, console, resume=True, name=name)
+        _free_memory()
+        for split in missing:
+            found = run.scores()
+            if found is None or found["split"] != split:  # else killed just before it was kept
+                found = evaluate(run, console, split, controls=False)
+            # scores.json is replaced when another split is scored.
+            write_json(_scores_file(folder, split), found)
+        _free_memory()
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # there is nothing left to resume
+
+
+def _free_memory() -> None:
+    """Let go of the model that is no longer used: a Trainer refers to itself, and the next model needs the room."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _scores_file(folder: Path, split: Split) -> Path:
+    return folder / f"scores-{split}.json"
+
+
+def _state(store: Path) -> str:
+    """A digest of what an indexed split was read from: its files' sizes and times, those left out among them."""
+    files = json.loads((store / "sources.json").read_text(encoding="utf-8"))["files"]
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[list[str | int]]:
+    """What changes when a file of a folder does."""
+    states = [(file, file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [[str(file.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for file, stat in states]
