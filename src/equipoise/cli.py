@@ -312,7 +312,10 @@ def main() -> None:
         print(f"equipoise: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("equipoise: interrupted; --resume goes on from the newest checkpoint", file=sys.stderr)
+        print(
+            "equipoise: interrupted; train --resume goes on from the newest checkpoint, other commands by themselves",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
