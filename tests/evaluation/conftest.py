@@ -19,7 +19,7 @@ from equipoise.models.loading import load_processor
 from equipoise.recipe import Model
 from training import _checkpoint as tiny
 
-COMMANDS = Path(__file__).with_name("_commands.py")
+COMMANDS = Path(__file__).with_name("_forked_commands.py")
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def command() -> Iterator[Callable[..., dict[str, Any]]]:
-    """Run a command in a process of its own, as `_commands.py` says; returns its status and what it printed."""
+    """Run a command in a process of its own, as `_forked_commands.py` says; returns its status and what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
     server = subprocess.Popen(
         [sys.executable, str(COMMANDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -15,7 +15,7 @@ import pytest
 from equipoise.training.run_directory import RunDirectory
 from evaluation._runs import files, finished_run, rows
 
-COMMANDS = Path(__file__).with_name("_commands.py")
+COMMANDS = Path(__file__).with_name("_forked_commands.py")
 Command = Callable[..., dict[str, Any]]
 
 

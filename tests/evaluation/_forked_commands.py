@@ -1,7 +1,7 @@
 """Runs `equipoise` commands in processes of their own, each a fork of this one, which has imported everything already.
 
-usage: _commands.py, which reads a line of JSON from its input for each command and answers with one, or
-       _commands.py JSON, which is that one command (for torchrun).
+usage: _forked_commands.py, which reads a line of JSON from its input for each command and answers with one, or
+       _forked_commands.py JSON, which is that one command (for torchrun).
 
 A command has `arguments` and may have
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],

@@ -1,7 +1,8 @@
 """kill -9, then the same command again: the bytes of an evaluation that was never disturbed, and nothing twice.
 
-Each command runs in a process of its own (`_commands.py`), which kills itself at one exact file operation. Batches are
-of two samples: the two tasks' validation samples make six, each task's test samples four, and its control four more.
+Each command runs in a process of its own (`_forked_commands.py`), which kills itself at one exact file operation.
+Batches are of two samples: the two tasks' validation samples make six, each task's test samples four, and its control
+four more.
 """
 
 from __future__ import annotations
