@@ -362,6 +362,12 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path, monkeypatch):
         kept([sample(0)])
 
 
+def test_indexes_are_kept_in_the_cache_folder_by_default(tmp_path, monkeypatch):
+    monkeypatch.delenv("EQUIPOISE_INDEX")
+    monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
+    assert kept([sample(0)]).folder.parent == tmp_path / "cache/index"
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
