@@ -309,7 +309,9 @@ def main() -> None:
     try:
         app()
     except EquipoiseError as error:
-        print(f"equipoise: {error}", file=sys.stderr)
+        from equipoise.data.readers.reader import printable
+
+        print(f"equipoise: {printable(str(error))}", file=sys.stderr)  # names come from files
         sys.exit(2)
     except KeyboardInterrupt:
         print(

@@ -370,6 +370,7 @@ def test_indexes_are_kept_in_the_cache_folder_by_default(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
+sys.argv[0] = "equipoise"  # without transformers, as the command line
 from pathlib import Path
 from equipoise.data.sample import Sample, exchange
 from equipoise.data.store import index
@@ -443,6 +444,7 @@ def test_workers_of_a_data_loader_read_what_this_process_reads(opened):
 
 FLAT = """
 import re, sys
+sys.argv[0] = "equipoise"  # without transformers, as the command line
 from pathlib import Path
 import numpy as np
 from equipoise.data.mixture import Mixture, MixtureSampler

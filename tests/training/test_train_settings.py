@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from rich.console import Console
 from transformers import get_cosine_schedule_with_warmup
 
-from equipoise.recipe import Recipe
+from equipoise.errors import DataError
+from equipoise.recipe import Recipe, parse_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
 from training._compare import learning, same, steps, watching_train, weights
@@ -185,3 +187,17 @@ def test_further_arguments_reach_the_trainer(make_recipe: Callable[..., Recipe],
     with watching_train() as seen:
         train(make_recipe(arguments={"adam_beta2": 0.9}, max_steps=1), tmp_path / "run", Console(file=io.StringIO()))
     assert {group["betas"][1] for group in seen.trainer.optimizer.param_groups} == {0.9}
+
+
+def test_what_a_worker_process_cannot_read_is_one_line_too(
+    make_recipe: Callable[..., Recipe], dataset: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(dataset, tmp_path / "data")
+    (folder / "images" / "train-5.png").write_bytes(b"no image")
+    content = make_recipe(batch_size=8, arguments={"dataloader_num_workers": 1}).model_dump()
+    content["tasks"][0]["path"] = folder
+    with pytest.raises(DataError) as caught:
+        train(parse_recipe(content, "tiny"), tmp_path / "run", Console(file=io.StringIO()))
+    broken = folder / "images" / "train-5.png"
+    assert str(caught.value).startswith(f"task colours: sample train5: {broken}: image cannot be read (")
+    assert len(str(caught.value).splitlines()) == 1

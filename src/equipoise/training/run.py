@@ -22,7 +22,7 @@ import equipoise
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
-from equipoise.errors import RecipeError, RunError
+from equipoise.errors import DataError, RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
@@ -110,6 +110,9 @@ def train(
             run.rewind(0)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        except DataError as error:
+            # One from a DataLoader's worker process carries that process's whole traceback, itself the last line.
+            raise DataError(str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from error
         finally:
             report.close()
     tuned = trainer.accelerator.unwrap_model(trainer.model)
@@ -292,8 +295,8 @@ def print_left_out(found: dict[str, dict[str, Any]], console: Console) -> None:
                 console.print(
                     f"{name}, {part}: {counts['skipped']} of {counts['samples'] + counts['skipped']} samples left out; "
                     f"the first: {counts['flaws'][0]}",
-                    highlight=False,
-                )
+                    highlight=False, emoji=False, soft_wrap=True,
+                )  # fmt: skip
 
 
 def environment() -> dict[str, str]:
