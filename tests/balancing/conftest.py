@@ -19,7 +19,7 @@ from equipoise.balancing.run import Balancing, balance
 from equipoise.recipe import Recipe, parse_recipe
 from training import _checkpoint as tiny
 
-COMMANDS = Path(__file__).parents[1] / "evaluation" / "_commands.py"
+COMMANDS = Path(__file__).parents[1] / "evaluation" / "_forked_commands.py"
 #: All is imported before the first command is a fork.
 START = f"import runpy, equipoise.balancing.run; runpy.run_path({str(COMMANDS)!r}, run_name='__main__')"
 
@@ -57,7 +57,7 @@ def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Balanc
 
 @pytest.fixture(scope="session")
 def command() -> Iterator[Callable[..., dict[str, Any]]]:
-    """Run a command in a process of its own, as `_commands.py` says; returns its status and what it printed."""
+    """Run a command in a process of its own, as `_forked_commands.py` says; returns its status and what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
     server = subprocess.Popen(
         [sys.executable, "-c", START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
