@@ -163,6 +163,7 @@ def test_equal_weights_are_1():
     assert {weight for weights in drive(build("ew"), range(5)) for weight in weights} == {1.0}
 
 
+@pytest.mark.filterwarnings("error")
 def test_task_level_weights_are_inverse_to_the_tokens_of_the_tasks_present():
     weights = build("tla").weights([10, 0, 40, 20])
     # 1/10, 1/40, 1/20 have the sum 7/40, so mean 7/120.
