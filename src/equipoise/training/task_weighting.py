@@ -14,7 +14,7 @@ import torch
 
 from equipoise.errors import DataError, RecipeError
 from equipoise.recipe import TaskWeighting
-from equipoise.tasks.loss import step_weights, tasks_of_tokens, tokens_per_task, weighted_sums, weighted_tokens
+from equipoise.tasks.loss import IGNORED, step_weights, tasks_of_tokens, tokens_per_task, weighted_sums, weighted_tokens
 from equipoise.tasks.weighters import Weighter, build_weighter
 
 TASK = "task"  # the key or attribute of a sample that names its task
@@ -124,7 +124,7 @@ class TaskBalance:
             denominator: what `begin_step` gave.
         """
         logits_BTV, targets_BT = logits_BTV[:, -labels_BT.shape[1] : -1], labels_BT[:, 1:]
-        mask_BT = targets_BT != -100
+        mask_BT = targets_BT != IGNORED
         logits_KV = logits_BTV[mask_BT]
         logits_KV = logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float()
         nll_K = torch.nn.functional.cross_entropy(logits_KV, targets_BT[mask_BT], reduction="none")
