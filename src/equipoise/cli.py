@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from equipoise.errors import DataError, EquipoiseError, RecipeError
+from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES, Recipe, load_recipe
 
 app = typer.Typer(
@@ -120,15 +120,28 @@ def balance(
         Literal["error", "zero"] | None, typer.Option(help="Over the recipe's balance.cotbal.on_degenerate.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost; train nothing.")] = False,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once on this machine; by default one for each CUDA device.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, or HOST:PORT of its head.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="With --ray: CPUs of each run.")] = 1,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="With --ray: GPUs of each run; by default 1 where the cluster has any.")
+    ] = None,
 ) -> None:
     """Find the tasks' weights by CoTBal and train with them. The same command goes on with what was stopped."""
     forced = [f"balance.cotbal.on_degenerate={on_degenerate}"] if on_degenerate is not None else []
     settings = _recipe(recipe, [*(overrides or []), *forced], seed)
+    if ray is not None and slots is not None:
+        raise RecipeError("--slots is for this machine and --ray for a cluster; give one of them")
+    from equipoise.balancing.places import Where
     from equipoise.balancing.run import balance as balance_recipe
 
     folder = out or Path("runs") / f"{recipe.stem}-balance"
     names = compare.split(",") if compare is not None else []
-    made = balance_recipe(settings, folder, console, names, ablations, dry_run)
+    made = balance_recipe(settings, folder, console, names, ablations, dry_run, Where(slots, ray, cpus, gpus))
     if made.final is not None:
         console.print(f"weights: {made.balance_file}\nscores: {made.results_file}", highlight=False)
         console.print(f"tuned model: {made.final.model}", highlight=False)
@@ -293,19 +306,9 @@ def _recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Recipe
     return load_recipe(path, [*(overrides or []), *([f"train.seed={seed}"] if seed is not None else [])])
 
 
-def _quieten() -> None:
-    """Let our own progress speak: the libraries' bars and notices would bury it."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # their bars would fill a log file
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
-
-
 def main() -> None:
     """Entry point: a user's mistake is one line and status 2."""
-    _quieten()
+    quieten()
     try:
         app()
     except EquipoiseError as error:

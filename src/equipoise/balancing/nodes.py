@@ -9,19 +9,25 @@ import gc
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from equipoise.data.tasks import PARTS, Notify, read_task
+from equipoise.errors import RunError
 from equipoise.evaluation.evaluate import evaluate
 from equipoise.recipe import Recipe
 from equipoise.tasks.plan import Split
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory, write_json
 
+#: Seconds that a node waits for the process that ran it before, whose machine may think it dead.
+PATIENCE = 60.0
 #: By task, by part: how many samples it has, and a digest of what they were read from.
 Data = Mapping[str, Mapping[str, tuple[int, str]]]
 
@@ -70,21 +76,85 @@ def scores_of(folder: Path, split: Split) -> dict[str, float] | None:
     return {name: entry["value"] for name, entry in tasks.items() if entry["value"] is not None}
 
 
-def run_node(name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], console: Console) -> None:
-    """Train and score what has not been trained and scored."""
+def run_node(
+    name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], console: Console, threads: int | None = None
+) -> None:
+    """Train and score what has not been trained and scored.
+
+    Args:
+        name: shown beside the progress.
+        recipe: whole, weights included.
+        folder: the run directory.
+        splits: to be scored on.
+        console: for progress.
+        threads: of the computation where the recipe does not say; None leaves it to torch.
+
+    Raises:
+        RunError: another process has run this node for a minute and still does.
+        EquipoiseError: as `train` and `evaluate`.
+    """
     run = RunDirectory(folder)
-    missing = [split for split in splits if scores_of(folder, split) is None]
-    if missing or not run.done:
+    with lock(folder.parent.parent, folder.name, f"{folder} is being run by another process", PATIENCE):
+        if is_done(folder, splits):
+            return
+        if threads is not None and recipe.train.threads is None:
+            torch.set_num_threads(threads)
         train(recipe, folder, console, resume=True, name=name)
         _free_memory()
-        for split in missing:
-            found = run.scores()
-            if found is None or found["split"] != split:  # else killed just before it was kept
-                found = evaluate(run, console, split, controls=False)
-            # scores.json is replaced when another split is scored.
-            write_json(_scores_file(folder, split), found)
+        for split in splits:
+            if scores_of(folder, split) is None:
+                began = time.monotonic()
+                found = run.scores()
+                if found is None or found["split"] != split:  # else killed just before it was kept
+                    found = evaluate(run, console, split, controls=False, validation_loss=False)
+                    write_json(_seconds_file(folder, split), time.monotonic() - began)
+                # scores.json is replaced when another split is scored.
+                write_json(_scores_file(folder, split), found)
         _free_memory()
-    shutil.rmtree(run.checkpoints, ignore_errors=True)  # there is nothing left to resume
+        tidy(folder)
+
+
+def is_done(folder: Path, splits: Sequence[Split]) -> bool:
+    """Whether a node has been trained and scored."""
+    return RunDirectory(folder).done and all(_scores_file(folder, split).is_file() for split in splits)
+
+
+def tidy(folder: Path) -> None:
+    """Delete a finished node's checkpoints: there is nothing left to resume."""
+    shutil.rmtree(RunDirectory(folder).checkpoints, ignore_errors=True)
+
+
+def cost_of(folder: Path, splits: Sequence[Split]) -> dict[str, float | None]:
+    """What a node took, in seconds of wall-clock time.
+
+    Returns:
+        `training`: of all optimizer steps that count; loading the model is not in it. `scoring`: of all splits, since
+        they were last begun; None where that is not known.
+    """
+    steps = [line["step_seconds"] for line in RunDirectory(folder).timings() if "step_seconds" in line]
+    files = [_seconds_file(folder, split) for split in splits]
+    known = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    return {"training": sum(steps) if steps else None, "scoring": sum(known) if len(known) == len(splits) else None}
+
+
+@contextmanager
+def lock(root: Path, name: str, taken: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock that dies with its owner; locks are in a folder of their own below the results.
+
+    Raises:
+        RunError: with `taken`, when somebody else still has it after `patience` seconds.
+    """
+    folder = root / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / name)
+    try:
+        held.acquire(timeout=patience)
+    except Timeout:
+        raise RunError(taken) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _free_memory() -> None:
@@ -96,6 +166,10 @@ def _free_memory() -> None:
 
 def _scores_file(folder: Path, split: Split) -> Path:
     return folder / f"scores-{split}.json"
+
+
+def _seconds_file(folder: Path, split: Split) -> Path:
+    return folder / f"seconds-{split}.json"
 
 
 def _state(store: Path) -> str:

@@ -1,10 +1,12 @@
-"""CoTBal from a recipe to a balanced model: runs a plan's nodes one after the other on this machine.
+"""CoTBal from a recipe to a balanced model: has a plan's nodes run (`execution`), and makes something of their scores.
 
 | file | what |
 | --- | --- |
 | `nodes/NAME-HASH/` | a run directory each, with `scores-validation.json` or `scores-test.json` |
+| `logs/NAME-HASH.log` | what a node printed that ran in another process or on another machine |
 | `balance.json` | validation scores, contributions, difficulties, all weights, settings, which nodes they come from |
 | `results.json` | test scores by method, Delta I and Delta E where there is one model per task to compare with |
+| `costs.json` | the seconds that each node's training and scoring took; no other file depends on the clock |
 
 Every file is written whole or not at all, and whatever stands in a finished node is taken from there: stopped at any
 instant, the same command goes on; with another task or method, what it does not concern is not run again.
@@ -18,11 +20,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from equipoise.balancing.nodes import Data, node_folder, read_data, run_node, scores_of
-from equipoise.balancing.tables import print_balance, print_plan, print_results
+from equipoise.balancing.execution import Work, carry_out
+from equipoise.balancing.nodes import Data, cost_of, is_done, lock, node_folder, read_data, scores_of
+from equipoise.balancing.places import Where
+from equipoise.balancing.results import Results, compared, results_of, zeros
+from equipoise.balancing.tables import print_balance, print_costs, print_plan, print_results
 from equipoise.data.tasks import check_trains, is_unanswered
 from equipoise.errors import DataError, RunError
-from equipoise.metrics.deltas import Deltas, deltas
 from equipoise.recipe import Recipe, TaskWeighting
 from equipoise.tasks.contribution import (
     MINI,
@@ -32,12 +36,10 @@ from equipoise.tasks.contribution import (
     no_contribution_to,
     no_difficulty_of,
 )
-from equipoise.tasks.plan import FINAL, STL, Node, Plan, Weighting, alone, make_plan
+from equipoise.tasks.plan import FINAL, STL, Node, Plan, Weighting, alone, check_methods, make_plan
 from equipoise.training.run import preflight
 from equipoise.training.run_directory import RunDirectory, write_json
 
-#: By method, by task, by test set: the task's own metric, or the name of its further test set before it.
-Results = dict[str, dict[str, dict[str, float]]]
 ADVICE = "(--on-degenerate zero takes 0 instead)"
 
 
@@ -68,6 +70,11 @@ class Balancing:
         """Of the test scores."""
         return self.path / "results.json"
 
+    @property
+    def costs_file(self) -> Path:
+        """Of the times."""
+        return self.path / "costs.json"
+
     def sweep(self) -> None:
         """Delete the temporary files that a killed process left beside what it was about to replace."""
         for leftover in self.path.glob(".*.json-*"):
@@ -81,6 +88,7 @@ def balance(
     compare: Sequence[str] = (),
     ablations: bool = False,
     dry_run: bool = False,
+    where: Where | None = None,
 ) -> Balancing:
     """Find the weights of the recipe's tasks, train with them, compare.
 
@@ -91,14 +99,17 @@ def balance(
         compare: methods to train as well, of `equipoise.tasks.plan.METHODS`.
         ablations: also train with the weights of Table 3's rows.
         dry_run: print the plan and stop.
+        where: the nodes run; None: on this machine, one at a time on each of its accelerators, or on the CPU.
 
     Raises:
-        RunError: the folder is a run directory.
+        RunError: the folder is a run directory, or another process is at work in it; a node's process died again and
+            again.
         RecipeError, DataError, PartitionError: the recipe cannot be run (found before anything is trained), or its
             scores leave a contribution, a difficulty or an improvement undefined (as soon as they exist).
     """
     if RunDirectory(folder).recipe_file.is_file():
         raise RunError(f"{folder} is a run directory; --out names another folder")
+    check_methods(compare)
     check_trains(recipe)
     data = read_data(recipe, console.print)
     plan = make_plan(recipe, *_facts(recipe, data), compare, ablations)
@@ -108,10 +119,11 @@ def balance(
     if dry_run:
         return made
     preflight(recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"tasks": TaskWeighting()})}))
-    made.sweep()
-    for number, node in enumerate(plan.nodes, start=1):
-        job.run(node, f"[{number}/{len(plan.nodes)}] {node.name}")
-    job.conclude()
+    with lock(folder, "balance", f"another equipoise balance is at work in {folder}"):
+        made.sweep()
+        slots = (where or Where()).slots_for(folder, console)
+        carry_out(plan.nodes, slots, job.prepare, job.take, console)
+        job.conclude()
     return made
 
 
@@ -121,8 +133,8 @@ class _Job:
 
     Attributes:
         scores: validation scores by node, by task.
+        tests: likewise, of test sets.
         folders: of the nodes that are done.
-        results: test scores of the methods.
     """
 
     recipe: Recipe
@@ -131,8 +143,8 @@ class _Job:
     made: Balancing
     console: Console
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    tests: dict[str, dict[str, float]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
-    results: Results = field(default_factory=dict)
 
     def done(self) -> set[str]:
         """The nodes that need not be run again, as far as that is known without running any."""
@@ -149,50 +161,54 @@ class _Job:
             else:
                 recipe = node.recipe
             folder = node_folder(self.made.nodes, node.name, recipe, self.data)
-            found = {split: scores_of(folder, split) for split in node.scored_on}
-            if RunDirectory(folder).done and None not in found.values():
+            if is_done(folder, node.scored_on):
                 done.add(node.name)
-                known[node.name] = found.get("validation") or {}
+                known[node.name] = scores_of(folder, "validation") or {}
         return done
 
-    def run(self, node: Node, title: str) -> None:
-        """Run a node, or take what is there; stop where its scores leave something undefined."""
+    def prepare(self, node: Node) -> Work:
+        """What a node is to do, now that the nodes it needs are done."""
         recipe = node.recipe
         if node.weighting is not None:
             found, weights = self._weights(node.weighting, self.scores)
             recipe = node.weighted(weights)
             if node.name == FINAL:
                 self._write_balance(node, found)
-        folder = node_folder(self.made.nodes, node.name, recipe, self.data)
-        self.console.rule(title)
-        run_node(node.name, recipe, folder, node.scored_on, self.console)
-        self.folders[node.name] = folder
+        return Work(node.name, recipe, node_folder(self.made.nodes, node.name, recipe, self.data), node.scored_on)
+
+    def take(self, node: Node, work: Work) -> None:
+        """Take what a node left; stop where its scores, with those so far, leave something undefined."""
+        self.folders[node.name] = work.folder
         if "validation" in node.scored_on:
-            self.scores[node.name] = scores_of(folder, "validation") or {}
+            self.scores[node.name] = scores_of(work.folder, "validation") or {}
         if "test" in node.scored_on:
-            self._add_results(node, scores_of(folder, "test") or {})
+            self.tests[node.name] = scores_of(work.folder, "test") or {}
         if node.name == FINAL:
-            self.made.final = RunDirectory(folder)
+            self.made.final = RunDirectory(work.folder)
         if self.recipe.balance.cotbal.on_degenerate == "error":
-            for reason in self._undefined(node):
+            for reason in self._undefined():
                 raise DataError(f"{reason} {ADVICE}")
 
     def conclude(self) -> None:
-        """Write and print the test scores, and the deltas."""
-        compared, undefined = self._deltas()
+        """Write and print the test scores, the deltas, and what each node took."""
+        results = self._results()
+        by_method, undefined = compared(results), zeros(results)
         write_json(
             self.made.results_file,
             {
-                "test": self.results,
+                "test": results,
                 "deltas": {
                     method: {"delta_i": d.delta_i, "delta_e": d.delta_e, "tasks": dict(d.improvements)}
-                    for method, d in compared.items()
+                    for method, d in by_method.items()
                 },
                 **({"degenerate": {"improvements": undefined}} if undefined else {}),
-                "nodes": {name: folder.name for name, folder in self.folders.items()},
+                "nodes": {node.name: self.folders[node.name].name for node in self.plan.nodes},
             },
         )
-        print_results(self.results, compared, undefined, self.console)
+        costs = {node.name: cost_of(self.folders[node.name], node.scored_on) for node in self.plan.nodes}
+        write_json(self.made.costs_file, {"nodes": costs, "final": FINAL})
+        print_results(results, by_method, undefined, self.console)
+        print_costs(self.plan, costs, self.console)
 
     def _weights(
         self, weighting: Weighting, scores: Mapping[str, Mapping[str, float]]
@@ -226,56 +242,25 @@ class _Job:
         )
         print_balance(found, self.console)
 
-    def _add_results(self, node: Node, scores: Mapping[str, float]) -> None:
-        """Sort a node's test scores by the task that they belong to."""
-        method = STL if node.name.startswith(f"{STL}@") else node.name
-        for task in self.recipe.tasks:
-            if task.name in scores:
-                test_set = f"{task.name} {task.metric}" if task.test_of else str(task.metric)
-                of_task = self.results.setdefault(method, {}).setdefault(task.test_of or task.name, {})
-                of_task[test_set] = scores[task.name]
-
-    def _undefined(self, node: Node) -> list[str]:
-        """What this node's scores, with those so far, leave undefined."""
-        reasons: list[str | None] = []
+    def _undefined(self) -> list[str]:
+        """What the scores so far leave undefined."""
+        scores, reasons = self.scores, list[str | None]()
         precise = self.recipe.balance.cotbal.difficulty == "precise"
         for task in self.plan.tasks:
-            if node.name == full_run(task):
-                pair = self.scores[MINI][task], self.scores[node.name][task]
+            small, whole = alone(task, whole=False), alone(task)
+            if MINI in scores and full_run(task) in scores:
+                pair = scores[MINI][task], scores[full_run(task)][task]
                 reasons.append(no_contribution_to(task, *pair))
                 reasons.append(None if precise else no_difficulty_of(task, *pair))
-            if precise and node.name == alone(task):
-                small = self.scores[alone(task, whole=False)][task]
-                reasons.append(no_difficulty_of(task, small, self.scores[node.name][task]))
-        if node.name.startswith(f"{STL}@"):
-            reasons += [
-                f"{STL}: the score of {name} is 0, so no improvement over it is defined" for name in self._zeros()
-            ]
+            if precise and small in scores and whole in scores:
+                reasons.append(no_difficulty_of(task, scores[small][task], scores[whole][task]))
+        reasons += [
+            f"{STL}: the score of {name} is 0, so no improvement over it is defined" for name in zeros(self._results())
+        ]
         return [reason for reason in reasons if reason is not None]
 
-    def _zeros(self) -> list[str]:
-        """The test scores of one model per task that are 0."""
-        found = self.results.get(STL, {})
-        return [
-            f"task {task}, {test_set}"
-            for task, values in found.items()
-            for test_set, value in values.items()
-            if not value
-        ]
-
-    def _deltas(self) -> tuple[dict[str, Deltas], list[str]]:
-        """Every method against one model per task; an improvement over a score of 0 counts as none and is named."""
-        baseline = self.results.get(STL)
-        if baseline is None:
-            return {}, []
-        compared = {
-            method: {
-                task: {name: found[task][name] if value else 1.0 for name, value in values.items()}
-                for task, values in baseline.items()
-            }
-            for method, found in self.results.items()
-        }
-        return deltas(compared, STL), self._zeros()
+    def _results(self) -> Results:
+        return results_of(self.recipe, self.plan, self.tests)
 
 
 def _facts(recipe: Recipe, data: Data) -> tuple[dict[str, int], list[str], list[str]]:

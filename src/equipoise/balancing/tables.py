@@ -9,7 +9,7 @@ from rich.table import Table
 
 from equipoise.metrics.deltas import Deltas
 from equipoise.tasks.contribution import TaskBalance
-from equipoise.tasks.plan import Plan
+from equipoise.tasks.plan import FINAL, Plan
 
 
 def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
@@ -76,6 +76,24 @@ def print_results(
     console.print(table)
     for name in undefined:
         console.print(f"stl scores 0 on {name}: the improvement over it is undefined and counts as 0", highlight=False)
+
+
+def print_costs(plan: Plan, costs: Mapping[str, Mapping[str, float | None]], console: Console) -> None:
+    """Print what each node took, in units of the final run; nothing where that is not known."""
+    final = _total(costs[FINAL])
+    if not final:
+        return
+    table = Table("run", "training", "scoring", "together", caption="wall-clock time, in units of the final run's")
+    for node in plan.nodes:
+        cost = costs[node.name]
+        figures = (cost["training"], cost["scoring"], _total(cost))
+        table.add_row(node.name, *("-" if figure is None else f"{figure / final:.3f}" for figure in figures))
+    console.print(table)
+
+
+def _total(cost: Mapping[str, float | None]) -> float | None:
+    known = [seconds for seconds in cost.values() if seconds is not None]
+    return sum(known) if len(known) == len(cost) else None
 
 
 def _flagged(value: float, undefined: bool) -> str:

@@ -55,6 +55,7 @@ def evaluate(
     controls: bool = True,
     engine: EngineName = "transformers",
     batch_size: int = 16,
+    validation_loss: bool = True,
 ) -> dict[str, Any]:
     """Score a finished run by generation on each task that has a metric.
 
@@ -65,6 +66,7 @@ def evaluate(
             audio.
         engine: what generates; `vllm` serves merged models of the classes that it knows.
         batch_size: samples that are answered together.
+        validation_loss: also compute it.
 
     Returns:
         What `scores.json` holds: by task metric, value (null where the answers are secret), further figures of the
@@ -84,7 +86,7 @@ def evaluate(
     state = _state()
     with console.status("reading data") if state.is_main_process else nullcontext():
         questions = _questions(recipe, split, controls)
-        validation = _validation(recipe)
+        validation = _validation(recipe) if validation_loss else Mixture({})
     if not questions:
         raise RecipeError(f"{run.path}: no task has both a metric and a {split} part")
     job = _Job(run, recipe, questions, engine, batch_size, state)

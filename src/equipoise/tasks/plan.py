@@ -99,6 +99,17 @@ class Plan:
         return sum(node.cost for node in self.nodes)
 
 
+def check_methods(compare: Sequence[str]) -> None:
+    """Find a method that does not exist before any data is read.
+
+    Raises:
+        RecipeError: one.
+    """
+    for method in compare:
+        if method not in METHODS:
+            raise RecipeError(f"--compare: found {method!r}; allowed: {', '.join(METHODS)}")
+
+
 def make_plan(
     recipe: Recipe,
     counts: Mapping[str, int],
@@ -120,9 +131,7 @@ def make_plan(
     Raises:
         RecipeError: a method that does not exist, weights that would not be used, or fewer than two tasks to balance.
     """
-    for method in compare:
-        if method not in METHODS:
-            raise RecipeError(f"--compare: found {method!r}; allowed: {', '.join(METHODS)}")
+    check_methods(compare)
     if recipe.balance.tasks.weights is not None:
         raise RecipeError("balance.tasks.weights: equipoise balance finds the weights itself; leave them out")
     balanced = tuple(task.name for task in recipe.tasks if task.name in counts and task.name in validated)

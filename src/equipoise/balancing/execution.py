@@ -1,0 +1,190 @@
+"""Where a plan's nodes run: one after the other in this process, or several at once in places that `Slots` stand for.
+
+A place may die (a killed process, a machine that is gone): its node is then given to another and goes on from what it
+left. A node that fails by itself is not tried again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+from rich.console import Console
+
+from equipoise.balancing.nodes import is_done, run_node, tidy
+from equipoise.errors import EquipoiseError, RunError
+from equipoise.recipe import Recipe, parse_recipe
+from equipoise.tasks.plan import Node, Split
+
+#: How often a node whose place dies is tried again.
+RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """One node, as whoever runs it is told.
+
+    Attributes:
+        name: of the node.
+        recipe: whole, weights included.
+        folder: its run directory.
+        splits: what it is scored on.
+        threads: of the computation where the recipe does not say; None leaves it to torch.
+    """
+
+    name: str
+    recipe: Recipe
+    folder: Path
+    splits: tuple[Split, ...]
+    threads: int | None = None
+
+    @property
+    def log(self) -> Path:
+        """What a place prints that is not this process."""
+        return self.folder.parent.parent / "logs" / f"{self.folder.name}.log"
+
+    def run(self, console: Console) -> None:
+        """Train and score."""
+        run_node(self.name, self.recipe, self.folder, self.splits, console, self.threads)
+
+    def to_json(self) -> str:
+        """One line, from which another process makes the same work."""
+        plain = {"name": self.name, "recipe": self.recipe.to_yaml(), "folder": str(self.folder)}
+        return json.dumps({**plain, "splits": self.splits, "threads": self.threads})
+
+    @classmethod
+    def from_json(cls, text: str) -> Work:
+        """The inverse of `to_json`."""
+        plain = json.loads(text)
+        recipe = parse_recipe(yaml.safe_load(plain["recipe"]), plain["name"])
+        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]), plain["threads"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a node ended.
+
+    Attributes:
+        work: what was asked.
+        death: why the place is gone; None where it is not.
+        error: why the node failed; None where it did not.
+    """
+
+    work: Work
+    death: str | None = None
+    error: EquipoiseError | None = None
+
+
+class Slots(Protocol):
+    """Places that run one node each."""
+
+    @property
+    def count(self) -> int:
+        """How many there are now."""
+        ...
+
+    def start(self, work: Work) -> str | None:
+        """Let a place run it; say where (`on ...`) if not in this process."""
+        ...
+
+    def next(self) -> Outcome | None:
+        """Wait until one ends; None where none has for some time, so that new places are seen."""
+        ...
+
+    def stop(self) -> None:
+        """End everything that still runs; called once, at the end."""
+        ...
+
+
+class Here:
+    """This process: one node at a time, its progress in this terminal."""
+
+    count = 1
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._work: Work | None = None
+
+    def start(self, work: Work) -> None:
+        self._work = work
+
+    def next(self) -> Outcome:
+        assert self._work is not None
+        self._work.run(self.console)
+        return Outcome(self._work)
+
+    def stop(self) -> None:
+        pass
+
+
+def carry_out(
+    nodes: Sequence[Node],
+    slots: Slots,
+    prepare: Callable[[Node], Work],
+    conclude: Callable[[Node, Work], None],
+    console: Console,
+) -> None:
+    """Run nodes, each once those it needs are done; what is done already is only concluded.
+
+    Args:
+        nodes: each after those it needs; started in this order as far as places allow.
+        slots: where they run.
+        prepare: makes a node's work, once the nodes it needs are concluded.
+        conclude: takes what a node left.
+        console: for a line when a node begins or ends.
+
+    Raises:
+        EquipoiseError: of a node, or of `prepare` or `conclude`; whatever else runs is stopped first.
+        RunError: a node's place died again and again.
+    """
+    waiting, running, deaths = list(nodes), dict[str, Node](), Counter[str]()
+    concluded: set[str] = set()
+
+    def begin(node: Node, work: Work) -> None:
+        console.rule(f"[{len(concluded) + len(running) + 1}/{len(nodes)}] {node.name}")
+        where = slots.start(work)
+        running[node.name] = node
+        if where is not None:
+            console.print(f"{node.name}: runs {where}; its log is {work.log}", highlight=False)
+
+    def end(node: Node, work: Work, how: str) -> None:
+        conclude(node, work)
+        concluded.add(node.name)
+        console.print(f"{node.name}: {how}", highlight=False)
+
+    try:
+        while waiting or running:
+            for node in [node for node in waiting if concluded.issuperset(node.needs)]:
+                if len(running) >= slots.count:
+                    break
+                waiting.remove(node)
+                work = prepare(node)
+                if is_done(work.folder, work.splits):
+                    tidy(work.folder)
+                    end(node, work, "already done")
+                else:
+                    begin(node, work)
+            if not running:
+                continue
+            outcome = slots.next()
+            if outcome is None:
+                continue
+            work = outcome.work
+            node = running.pop(work.name)
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.death is None:
+                end(node, work, "done")
+                continue
+            deaths[node.name] += 1
+            if deaths[node.name] > RETRIES:
+                raise RunError(f"{node.name}: its place died {RETRIES + 1} times, at last: {outcome.death}; {work.log}")
+            console.print(f"{node.name}: {outcome.death}; again, {deaths[node.name]} of {RETRIES}", highlight=False)
+            begin(node, work)
+    finally:
+        slots.stop()
