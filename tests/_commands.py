@@ -19,12 +19,7 @@ MAIN_SETS = ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE
 
 def runner(command: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Run:
     def run(*arguments: object) -> tuple[int, str, str]:
-        for name in (
-            "TOKENIZERS_PARALLELISM",
-            "TRANSFORMERS_VERBOSITY",
-            "HF_HUB_DISABLE_PROGRESS_BARS",
-            "TQDM_DISABLE",
-        ):
+        for name in MAIN_SETS:
             monkeypatch.setenv(name, os.environ.get(name, ""))  # this puts them back
         monkeypatch.setattr(sys, "argv", ["equipoise", command, *map(str, arguments)])
         capfd.readouterr()

@@ -76,7 +76,7 @@ def weighted_tokens(weights_N: torch.Tensor, tokens_N: torch.Tensor) -> torch.Te
     return (weights_N * tokens_N).sum()
 
 
-def tasks_of_tokens(labels_BT: torch.Tensor, tasks_B: torch.Tensor) -> torch.Tensor:
+def tasks_of_tokens(labels_BT: torch.Tensor, tasks: torch.Tensor) -> torch.Tensor:
     """The task of each supervised token, [K], sample by sample in the order of positions.
 
     A token is supervised when its label after the causal shift is not -100: the first label of a sample is never
@@ -84,19 +84,19 @@ def tasks_of_tokens(labels_BT: torch.Tensor, tasks_B: torch.Tensor) -> torch.Ten
 
     Args:
         labels_BT: -100 where nothing is supervised; not yet shifted.
-        tasks_B: the task of each sample.
+        tasks: the task of each sample, [B]; or of each token, [B, T], where a row holds several samples.
     """
     mask_BT = labels_BT[:, 1:] != IGNORED
-    return tasks_B[:, None].expand_as(mask_BT)[mask_BT]
+    tasks_BT = tasks[:, None].expand_as(mask_BT) if tasks.dim() == 1 else tasks[:, 1:]
+    return tasks_BT[mask_BT]
 
 
-def tokens_per_task(labels_BT: torch.Tensor, tasks_B: torch.Tensor, count: int) -> torch.Tensor:
+def tokens_per_task(labels_BT: torch.Tensor, tasks: torch.Tensor, count: int) -> torch.Tensor:
     """T_i of a batch: its supervised tokens by task, [N] integers.
 
     Args:
-        labels_BT, tasks_B: as for `tasks_of_tokens`.
+        labels_BT, tasks: as for `tasks_of_tokens`.
         count: N.
     """
-    tokens_B = (labels_BT[:, 1:] != IGNORED).sum(dim=1)
-    of_task_BN = tasks_B[:, None] == torch.arange(count, device=tasks_B.device)
-    return torch.where(of_task_BN, tokens_B[:, None], 0).sum(dim=0)
+    tasks_K = tasks_of_tokens(labels_BT, tasks)
+    return (tasks_K[:, None] == torch.arange(count, device=tasks_K.device)).sum(dim=0)

@@ -1,21 +1,25 @@
 """Generic Task Weighting inside a Trainer: counts a step's tokens by task, weights its loss, logs what each task did.
 
-The Trainer's loop calls four times a step: `begin_step` with all micro-batches, `loss` for each, `end_step` after the
-last. Numbers that concern the whole step are summed over processes, so that every process has the same weights.
+The Trainer's loop calls `begin_step` with all micro-batches of a step; for each, inside `training_on`, `loss` (or
+`weigh`, where a fused head gives no logits); `end_step` after the last. Numbers that concern the whole step are summed
+over processes, so that every process has the same weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import Trainer
 
 from equipoise.errors import DataError, RecipeError
 from equipoise.recipe import TaskWeighting
 from equipoise.tasks.loss import IGNORED, step_weights, tasks_of_tokens, tokens_per_task, weighted_sums, weighted_tokens
 from equipoise.tasks.weighters import Weighter, build_weighter
+from equipoise.training.fused_head import is_sft
 
 TASK = "task"  # the key or attribute of a sample that names its task
 TASK_IDS = "task_ids"
@@ -23,7 +27,7 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
 class TaskCollator:
-    """Another collator's batch, with the task of each sample beside it as `task_ids` [B].
+    """Another collator's batch, with its tasks beside it as `task_ids`: [B], or [1, T] where samples share one row.
 
     Args:
         collator: gets the samples without their `task`.
@@ -35,11 +39,36 @@ class TaskCollator:
         self.names = {name: number for number, name in enumerate(names)}
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
-        """As the other collator's call."""
-        # A task that is evaluated and not trained on has no place; its samples' losses are never weighted.
-        ids = [self.names.get(task_of(sample), -1) for sample in samples]
+        """As the other collator's call.
+
+        Raises:
+            DataError: rows of which it cannot be told which samples they are.
+        """
+        # What is evaluated and not trained on may have another task or none; its losses are never weighted.
+        ids_B = torch.tensor([self.names.get(_task(sample), -1) for sample in samples])
         bare = [{k: v for k, v in s.items() if k != TASK} if isinstance(s, Mapping) else s for s in samples]
-        return {**self.collator(bare), TASK_IDS: torch.tensor(ids)}
+        batch = self.collator(bare)
+        labels = batch.get("labels")
+        if labels is None or len(labels) == len(samples):
+            return {**batch, TASK_IDS: ids_B}
+        return {**batch, TASK_IDS: _along_the_row(ids_B, bare, labels)}
+
+
+def _along_the_row(ids_B: torch.Tensor, samples: Sequence[Any], labels: torch.Tensor) -> torch.Tensor:
+    """[1, T]: the task of each token where a collator without padding laid all samples end to end; -1 behind them."""
+    lengths = [len(s["input_ids"]) for s in samples if isinstance(s, Mapping) and "input_ids" in s]
+    if len(labels) != 1 or len(lengths) != len(samples) or sum(lengths) > labels.shape[1]:
+        raise DataError(
+            f"task weights: the collator made {len(labels)} rows {tuple(labels.shape)} of {len(samples)} samples; "
+            "allowed are a row for each, or all of them end to end in one"
+        )
+    ids_1T = torch.full_like(labels, -1)
+    ids_1T[0, : sum(lengths)] = ids_B.repeat_interleave(torch.tensor(lengths))
+    return ids_1T
+
+
+def _task(sample: Any) -> Any:
+    return sample.get(TASK) if isinstance(sample, Mapping) else getattr(sample, TASK, None)
 
 
 def task_of(sample: Any) -> str:
@@ -48,7 +77,10 @@ def task_of(sample: Any) -> str:
     Raises:
         DataError: it has none.
     """
-    task = sample.get(TASK) if isinstance(sample, Mapping) else getattr(sample, TASK, None)
+    return _named(_task(sample))
+
+
+def _named(task: Any) -> str:
     if not isinstance(task, str):
         raise DataError(
             f"a sample has no task (found {task!r:.60}); each needs a key or attribute `task` that names it"
@@ -63,13 +95,43 @@ def tasks_of(dataset: Any) -> list[str]:
         dataset: one of ours, one of `datasets` with a column `task`, or a sequence of samples.
 
     Raises:
-        DataError: samples without tasks.
+        DataError: samples without tasks, or that are streamed.
     """
     if hasattr(dataset, "parts"):
         return list(dataset.parts)
+    if not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"found a streamed training set ({type(dataset).__name__}); all its tasks must be known before training: "
+            "give one that has a length"
+        )
     if TASK in (getattr(dataset, "column_names", None) or ()):
-        return sorted(dataset.unique(TASK))
+        return sorted(_named(task) for task in dataset.unique(TASK))
     return sorted({task_of(dataset[number]) for number in range(len(dataset))})
+
+
+def require_weightable(trainer: Trainer) -> None:
+    """Check that a Trainer's settings leave tasks to weight.
+
+    Raises:
+        RecipeError: they do not.
+    """
+    parallel = trainer.accelerator.parallelism_config
+    if parallel is not None and parallel.non_data_parallel_size > 1:
+        raise RecipeError(
+            f"found {parallel.non_data_parallel_size} processes to a batch (tensor, context or sequence parallelism); "
+            "task weights are counted over processes that each have batches of their own"
+        )
+    settings: Any = trainer.args
+    if is_sft(trainer) and settings.packing:
+        raise RecipeError(
+            "found packing=True, which puts samples of several tasks into one row and drops their column `task`; "
+            "task weights need packing=False (padding_free=True is allowed)"
+        )
+    if is_sft(trainer) and settings.loss_type != "nll":
+        raise RecipeError(
+            f"found loss_type={settings.loss_type!r}; tasks are weighted in the negative log-likelihood: "
+            "set loss_type='nll'"
+        )
 
 
 class TaskBalance:
@@ -92,6 +154,13 @@ class TaskBalance:
         self._applied_N = torch.ones(count, dtype=torch.float64)
         self._tokens_N = torch.zeros(count, dtype=torch.long)
         self._losses_N = torch.zeros(count, dtype=torch.float64)
+        self._tasks: torch.Tensor | None = None
+        self._used = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether a loss that is computed now trains."""
+        return self._tasks is not None and torch.is_grad_enabled()
 
     def begin_step(self, batches: Sequence[Mapping[str, Any]], reduce: Reduce) -> torch.Tensor:
         """Count the step's tokens and settle its weights.
@@ -102,9 +171,17 @@ class TaskBalance:
 
         Returns:
             The loss's denominator, sum_i lambda_i T_i over all processes (eq. 2), a float64 scalar.
+
+        Raises:
+            DataError: a batch without labels, or a sample without a task.
         """
-        counts = [tokens_per_task(batch["labels"], batch[TASK_IDS], len(self.names)) for batch in batches]
-        self._tokens_N = reduce(torch.stack(counts).sum(dim=0)).cpu()
+        counts = [self._count(batch) for batch in batches]
+        tokens = reduce(torch.stack(counts).sum(dim=0)).cpu()
+        self._tokens_N = tokens[:-1]
+        if tokens[-1]:
+            raise DataError(
+                f"a sample has no task, or one that training began without; allowed: {', '.join(self.names)}"
+            )
         self._weights_N = torch.as_tensor(self.weighter.weights(self._tokens_N.numpy()))
         self._losses_N = torch.zeros(len(self.names), dtype=torch.float64)
         if not self._tokens_N.any():  # nothing is supervised: the numerator is 0 as well
@@ -112,15 +189,33 @@ class TaskBalance:
         self._applied_N = step_weights(self._weights_N, self._tokens_N)
         return weighted_tokens(self._applied_N, self._tokens_N)
 
-    def loss(
-        self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor, tasks_B: torch.Tensor, denominator: torch.Tensor
-    ) -> torch.Tensor:
+    @contextmanager
+    def training_on(self, tasks: torch.Tensor | None) -> Iterator[None]:
+        """Inside, a Trainer trains on one micro-batch, and so calls `loss` or `weigh`.
+
+        Args:
+            tasks: its task ids, [B]; or [B, T] where a row holds several samples.
+
+        Raises:
+            RecipeError: it called neither.
+        """
+        self._tasks, self._used = tasks, False
+        try:
+            yield
+        finally:
+            self._tasks = None
+        if not self._used:
+            raise RecipeError(
+                "this Trainer's compute_loss uses no compute_loss_func, so that task weights would do nothing; allowed "
+                "are the compute_loss of transformers' Trainer and, from trl 1.16 on, of SFTTrainer"
+            )
+
+    def loss(self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
         """This micro-batch's share of the step's loss.
 
         Args:
             logits_BTV: may begin with positions for which there are no labels.
             labels_BT: -100 where nothing is supervised; not yet shifted.
-            tasks_B: task ids.
             denominator: what `begin_step` gave.
         """
         logits_BTV, targets_BT = logits_BTV[:, -labels_BT.shape[1] : -1], labels_BT[:, 1:]
@@ -128,9 +223,40 @@ class TaskBalance:
         logits_KV = logits_BTV[mask_BT]
         logits_KV = logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float()
         nll_K = torch.nn.functional.cross_entropy(logits_KV, targets_BT[mask_BT], reduction="none")
-        sums = weighted_sums(nll_K, tasks_of_tokens(labels_BT, tasks_B), self._applied_N.to(labels_BT.device))
+        numerator, _ = self._add(nll_K, labels_BT)
+        return numerator / denominator.to(numerator)
+
+    def weigh(self, log_probs_BT: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
+        """This micro-batch's log-probabilities, multiplied by the weights of their tasks.
+
+        Their negated sum, over the denominator that `begin_step` gave, is what `loss` gives.
+
+        Args:
+            log_probs_BT: [B, T-1], of each next label; may begin with positions for which there are no labels.
+            labels_BT: -100 where nothing is supervised; not yet shifted.
+        """
+        mask_BT = labels_BT[:, 1:] != IGNORED
+        log_probs_BT = log_probs_BT[:, -mask_BT.shape[1] :]
+        _, tasks_K = self._add(-log_probs_BT[mask_BT], labels_BT)
+        weights_BT = torch.zeros_like(log_probs_BT)
+        weights_BT[mask_BT] = self._applied_N.to(log_probs_BT)[tasks_K]
+        return weights_BT * log_probs_BT
+
+    def _add(self, nll_K: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add to the step's losses by task; returns their weighted sum, and the task of each."""
+        assert self._tasks is not None
+        self._used = True
+        tasks_K = tasks_of_tokens(labels_BT, self._tasks)
+        sums = weighted_sums(nll_K, tasks_K, self._applied_N.to(labels_BT.device))
         self._losses_N = self._losses_N.to(sums.losses_N.device) + sums.losses_N
-        return sums.numerator / denominator.to(sums.numerator)
+        return sums.numerator, tasks_K
+
+    def _count(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """[N + 1]: T_i of a micro-batch, and last the tokens of samples whose task is none of these."""
+        if "labels" not in batch or TASK_IDS not in batch:
+            raise DataError(f"task weights need batches with labels and {TASK_IDS}; found {', '.join(batch)}")
+        tasks, none = batch[TASK_IDS], len(self.names)
+        return tokens_per_task(batch["labels"], torch.where(tasks < 0, none, tasks), none + 1)
 
     def end_step(self, reduce: Reduce) -> dict[str, float]:
         """Tell the weighter how the step went.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +24,17 @@ from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS, IGNORED
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.recipe import Coordination, TaskWeighting
+from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
-from equipoise.training.task_weighting import TASK, TASK_IDS, TaskBalance, TaskCollator, build, tasks_of
+from equipoise.training.task_weighting import (
+    TASK,
+    TASK_IDS,
+    TaskBalance,
+    TaskCollator,
+    build,
+    require_weightable,
+    tasks_of,
+)
 
 logger = logging.getLogger(__name__)
 STATE_FILE = "balance_state.pt"
@@ -76,7 +86,6 @@ class _BalanceMixin(Trainer):
         self._loss: torch.Tensor | float = 0.0
         self._balance_seconds = 0.0
         self._step_began = 0.0
-        self._task_ids: torch.Tensor | None = None
         self._tasks: TaskBalance | None = None
         self._task_settings = tasks
         if tasks is not None:
@@ -88,12 +97,18 @@ class _BalanceMixin(Trainer):
         theirs = {"compute_loss_func": self.compute_loss_func, "label_smoothing_factor": self.label_smoother}
         for name, value in theirs.items():
             if value is not None and value is not token_mean:
-                raise RecipeError(f"tasks are weighted in a loss of ours; this Trainer has a {name} of its own")
+                raise RecipeError(
+                    f"tasks are weighted in a loss of ours; this Trainer has a {name} of its own: leave it out"
+                )
+        require_weightable(self)
         names = tasks_of(self.train_dataset)
         build(settings, names)  # what is wrong with the settings shows before training begins
         self._task_names = names
         self.data_collator = TaskCollator(self.data_collator, names)
-        self.compute_loss_func = self._task_loss
+        if is_sft(self):
+            self.loss_is_scaled_for_ga = True  # divided by the step's tokens, whatever loss the model itself has
+        else:
+            self.compute_loss_func = self._task_loss
 
     # ------------------------------------------------------------------ transformers' hooks
 
@@ -128,11 +143,12 @@ class _BalanceMixin(Trainer):
         """As Trainer's; around it, the coordinator sees the batch and, at a step's end, prepares the update."""
         assert self.coordinator is not None
         inputs = dict(self._prepare_inputs(inputs))
-        self._task_ids = inputs.pop(TASK_IDS, None)
-        groups = {} if self._task_ids is None else {GROUPS: self._task_ids}
+        ids = inputs.pop(TASK_IDS, None)
+        groups = {GROUPS: ids} if ids is not None and ids.dim() == 1 else {}  # by sample
         with self._counted_as_balance():
             self.coordinator.observe({**inputs, **groups})
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with self._tasks.training_on(ids) if self._tasks is not None else nullcontext():
+            loss = super().training_step(model, inputs, num_items_in_batch)
         self._loss = self._loss + loss.detach()  # read once a step: each reading waits for the device
         if self.accelerator.sync_gradients:
             scaler = getattr(self.accelerator, "scaler", None)
@@ -145,7 +161,9 @@ class _BalanceMixin(Trainer):
     ) -> Any:
         """As Trainer's; text alone through a frozen LLM teaches nothing, which must not stop the run."""
         inputs = {name: value for name, value in inputs.items() if name != TASK_IDS}
-        result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        fused = self._tasks is not None and self._tasks.trains and self.compute_loss_func is None
+        with weighing(model, partial(self._task_log_probs, inputs["labels"])) if fused else nullcontext():
+            result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
         if torch.is_grad_enabled() and not loss.requires_grad:
             loss = loss + 0.0 * next(self.division.parameters())[1].sum()
@@ -155,12 +173,19 @@ class _BalanceMixin(Trainer):
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """The loss of one micro-batch: weighted by task while training, the plain mean over tokens while evaluating."""
-        if self._tasks is None or self._task_ids is None or not torch.is_grad_enabled():
+        if self._tasks is None or not self._tasks.trains:
             return token_mean(outputs, labels, num_items_in_batch)
         assert isinstance(num_items_in_batch, torch.Tensor)
-        loss = self._tasks.loss(outputs.logits, labels, self._task_ids, num_items_in_batch)
-        # Gradients are averaged over processes, and the denominator counts the tokens of all. Trainer does the rest
-        # itself where it averages tokens across devices.
+        return self._share(self._tasks.loss(outputs.logits, labels, num_items_in_batch))
+
+    def _task_log_probs(self, labels: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+        """What a fused head says, such that the loss made of it is that of `_task_loss`."""
+        assert self._tasks is not None
+        return self._share(self._tasks.weigh(log_probs, labels))
+
+    def _share(self, loss: torch.Tensor) -> torch.Tensor:
+        """Gradients are averaged over processes, and the denominator counts the tokens of all. Trainer does the rest
+        itself where it averages tokens across devices."""
         return loss if self.args.average_tokens_across_devices else loss * self.accelerator.num_processes
 
     def _summed(self, value: torch.Tensor) -> torch.Tensor:
@@ -213,6 +238,7 @@ class _BalanceMixin(Trainer):
         for log in (self._metrics_log, self._timings_log):
             if log is not None:
                 log.close()
+        self._metrics_log = self._timings_log = None  # an evaluation may follow
 
     def _begin_step(self) -> None:
         self._step_began, self._balance_seconds, self._loss = time.perf_counter(), 0.0, 0.0
@@ -296,8 +322,8 @@ class BalancedTrainer(_BalanceMixin):
         coordination: how; `Coordination("commit")` when None.
         modules: module name to a regular expression over parameter names, where the family's division does not do.
         learning_rates: module name to base learning rate, over `args.learning_rate`.
-        tasks: how tasks are weighted in the loss; the training samples name theirs by a key or attribute `task`. The
-            loss is the Trainer's own when None.
+        tasks: how tasks are weighted in the loss; each training sample names its task by a key or attribute `task`,
+            a plain dataset by a column `task` of names. The loss is the Trainer's own when None.
         log_folder: where `metrics.jsonl` and `timings.jsonl` go; `args.output_dir` when None.
 
     Raises:
@@ -334,6 +360,11 @@ def attach(
 
     The object keeps its state and its class's behaviour; the overrides of `BalancedTrainer` are laid over its class.
 
+    With `tasks`, its training set names each sample's task in a column (key, attribute) `task`, which its collator does
+    not see: `Dataset.from_list([{"prompt": ..., "completion": ..., "task": "vqa"}, ...])`. An SFTTrainer keeps its
+    fused head, completion masks, `padding_free` and MoE loss; `packing`, `loss_type="dft"`, label smoothing and a
+    `compute_loss_func` are refused. What is evaluated needs no task and is not weighted.
+
     Args:
         trainer: not yet trained.
         coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
@@ -343,6 +374,8 @@ def attach(
 
     Raises:
         PartitionError: a model with nothing to balance.
+        DataError: `tasks`, and samples that name none.
+        RecipeError: `tasks`, and settings under which they cannot be weighted.
     """
     if isinstance(trainer, _BalanceMixin):
         raise PartitionError("this Trainer is already balanced; attach() once")

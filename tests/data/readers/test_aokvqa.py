@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _published import mistake
 
 from equipoise.data.readers.aokvqa import READER
 from equipoise.data.readers.reader import Flaw
@@ -181,11 +182,8 @@ def test_an_unknown_split_and_an_unknown_option():
 
 def test_a_file_that_is_cut_short(copied):
     (copied / TRAIN).write_bytes((copied / TRAIN).read_bytes().rstrip()[:-20])
-    with pytest.raises(DataError, match=r"aokvqa_v1p0_train\.json is cut short or no JSON after 2 items") as caught:
-        read("train", copied)
-    assert len(str(caught.value).splitlines()) == 1
+    assert "aokvqa_v1p0_train.json is cut short or no JSON after 2 items" in mistake(READER.read, "train", copied)
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"aokvqa_v1p0_train\.json cannot be read \(No such file"):
-        read("train", tmp_path)
+    assert "aokvqa_v1p0_train.json cannot be read (No such file" in mistake(READER.read, "train", tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _published import mistake
 
 from equipoise.data.readers.chartqa import READER
 from equipoise.data.readers.reader import Flaw
@@ -126,9 +127,7 @@ def test_an_unknown_split_and_an_unknown_option():
 def test_a_file_that_is_cut_short(copied):
     source = copied / "ChartQA Dataset/train/train_augmented.json"
     source.write_bytes(source.read_bytes().rstrip()[:-20])
-    with pytest.raises(DataError, match=r"train_augmented\.json is cut short or no JSON after 1 items") as caught:
-        read("train", copied)
-    assert len(str(caught.value).splitlines()) == 1
+    assert "train_augmented.json is cut short or no JSON after 1 items" in mistake(READER.read, "train", copied)
 
 
 def test_a_missing_file(copied):

@@ -28,16 +28,6 @@ def write(folder: Path, *rows: Any, name: str = "train.json") -> Path:
     return folder
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("a.png", "b.png", "a.wav"):
-        (folder / name).touch()
-    (tmp_path / "outside.png").touch()
-    return folder
-
-
 def test_the_mixture():
     question = "What colour is the square?\nAnswer the question using a single word or phrase."
     markup = exchange(

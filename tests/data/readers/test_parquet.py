@@ -27,16 +27,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("a.png", "b.png", "a.wav"):
-        (folder / name).touch()
-    (tmp_path / "outside.png").touch()
-    return folder
-
-
 def write(folder: Path, *rows: dict[str, Any], name: str = "train.parquet") -> Path:
     pa.parquet.write_table(pa.Table.from_pylist(list(rows)), folder / name)
     return folder

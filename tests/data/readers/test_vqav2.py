@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _published import mistake
 
 from equipoise.data.readers import vqav2
 from equipoise.data.readers.reader import Flaw
@@ -169,9 +170,7 @@ def test_an_unknown_split():
 @pytest.mark.parametrize(("name", "count"), [(QUESTIONS, 2), (ANNOTATIONS, 2)])
 def test_a_file_that_is_cut_short(copied, name, count):
     (copied / name).write_bytes((copied / name).read_bytes().rstrip()[:-60])
-    with pytest.raises(DataError, match=rf"{name} is cut short or no JSON after {count} items") as caught:
-        read("train", copied)
-    assert len(str(caught.value).splitlines()) == 1
+    assert f"{name} is cut short or no JSON after {count} items" in mistake(READER.read, "train", copied)
 
 
 @pytest.mark.parametrize("name", [QUESTIONS, ANNOTATIONS])
