@@ -65,7 +65,9 @@ def test_killed_again_and_again(command: Command, file: Path, tmp_path: Path, fi
             assert (path / name).read_bytes() == (undisturbed / name).read_bytes()
         left = {str(inside.relative_to(path)) for inside in path.rglob("*")}
         assert left == {str(inside.relative_to(undisturbed)) for inside in undisturbed.rglob("*")}
-    assert {path.name for path in made.path.iterdir()} == {"nodes", "balance.json", "results.json"}
+    assert {path.name for path in made.path.iterdir()} == {
+        "nodes", "balance.json", "results.json", "costs.json", ".locks"
+    }
 
 
 def test_the_command_takes_overrides_and_says_what_is_undefined(command: Command, file: Path, tmp_path: Path):

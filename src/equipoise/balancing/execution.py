@@ -159,17 +159,15 @@ def carry_out(
 
     try:
         while waiting or running:
-            for node in [node for node in waiting if concluded.issuperset(node.needs)]:
-                if len(running) >= slots.count:
-                    break
-                waiting.remove(node)
-                work = prepare(node)
+            ready = next((node for node in waiting if concluded.issuperset(node.needs)), None)
+            if ready is not None and len(running) < slots.count:
+                waiting.remove(ready)
+                work = prepare(ready)
                 if is_done(work.folder, work.splits):
                     tidy(work.folder)
-                    end(node, work, "already done")
+                    end(ready, work, "already done")
                 else:
-                    begin(node, work)
-            if not running:
+                    begin(ready, work)
                 continue
             outcome = slots.next()
             if outcome is None:

@@ -1,0 +1,118 @@
+"""The order in which nodes run, and what becomes of places that die; the places are pretended, the plan is real."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from equipoise.balancing.execution import RETRIES, Outcome, Work, carry_out
+from equipoise.errors import DataError, RunError
+from equipoise.recipe import Recipe
+from equipoise.tasks.plan import Node
+
+
+class Pretended:
+    """Places in which the newest run ends first, some in a death.
+
+    Attributes:
+        begun: names, in the order in which they were started.
+        most: how many ran at once.
+    """
+
+    def __init__(self, count: int, deaths: dict[str, int], failing: str | None = None):
+        self.count, self.deaths, self.failing = count, deaths, failing
+        self.begun: list[str] = []
+        self.most = 0
+        self.stopped = False
+        self._running: list[Work] = []
+        self._idle = True
+
+    def start(self, work: Work) -> str | None:
+        self.begun.append(work.name)
+        self._running.append(work)
+        self.most = max(self.most, len(self._running))
+        return "on nothing"
+
+    def next(self) -> Outcome | None:
+        self._idle = not self._idle
+        if not self._idle:
+            return None
+        work = self._running.pop()
+        if self.deaths.get(work.name, 0) > 0:
+            self.deaths[work.name] -= 1
+            return Outcome(work, death="it was pulled out")
+        if work.name == self.failing:
+            return Outcome(work, error=DataError("broken"))
+        return Outcome(work)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def graph(recipe: Recipe) -> list[Node]:
+    """Three probes, a run that needs them, one that needs nothing."""
+    names = ("a", "b", "c")
+    probes = [Node(name, recipe, ("validation",), 0.1) for name in names]
+    return [*probes, Node("final", recipe, ("test",), 1.0, names), Node("other", recipe, ("test",), 1.0)]
+
+
+def carried_out(slots: Pretended, recipe: Recipe, folder: Path) -> tuple[list[str], str]:
+    concluded: list[str] = []
+    console = Console(file=io.StringIO(), width=200)
+
+    def prepare(node: Node) -> Work:
+        assert set(node.needs) <= set(concluded)
+        return Work(node.name, recipe, folder / "nodes" / node.name, node.scored_on)
+
+    def conclude(node: Node, work: Work) -> None:
+        assert node.name == work.name
+        concluded.append(node.name)
+
+    try:
+        carry_out(graph(recipe), slots, prepare, conclude, console)
+    finally:
+        assert slots.stopped
+    return concluded, console.file.getvalue()
+
+
+def test_one_place_keeps_the_order_of_the_plan(recipe, tmp_path):
+    slots = Pretended(1, {})
+    assert carried_out(slots, recipe, tmp_path)[0] == ["a", "b", "c", "final", "other"]
+    assert slots.most == 1
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 2), (4, 4), (9, 4)])
+def test_several_places_are_filled_and_nothing_begins_before_what_it_needs(recipe, tmp_path, count, most):
+    slots = Pretended(count, {})
+    concluded, _ = carried_out(slots, recipe, tmp_path)
+    assert sorted(concluded) == ["a", "b", "c", "final", "other"]
+    assert slots.most == most
+
+
+def test_a_death_is_retried_and_said(recipe, tmp_path):
+    slots = Pretended(2, {"b": RETRIES, "final": 1})
+    concluded, printed = carried_out(slots, recipe, tmp_path)
+    assert sorted(concluded) == ["a", "b", "c", "final", "other"]
+    assert slots.begun.count("b") == RETRIES + 1
+    assert slots.begun.count("final") == 2
+    assert f"b: it was pulled out; again, {RETRIES} of {RETRIES}" in printed
+
+
+def test_a_place_that_dies_for_ever_ends_it(recipe, tmp_path):
+    with pytest.raises(RunError, match=r"^c: its place died 4 times, at last: it was pulled out; .*logs/c\.log$"):
+        carried_out(Pretended(3, {"c": 99}), recipe, tmp_path)
+
+
+def test_a_failure_ends_it_at_once(recipe, tmp_path):
+    slots = Pretended(1, {}, failing="b")
+    with pytest.raises(DataError, match="^broken$"):
+        carried_out(slots, recipe, tmp_path)
+    assert slots.begun == ["a", "b"]
+
+
+def test_work_is_the_same_after_a_journey(recipe, tmp_path):
+    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation", "test"), threads=3)
+    assert Work.from_json(work.to_json()) == work
