@@ -108,11 +108,11 @@ def test_a_place_that_dies_for_ever_ends_it(recipe, tmp_path):
 
 def test_a_failure_ends_it_at_once(recipe, tmp_path):
     slots = Pretended(1, {}, failing="b")
-    with pytest.raises(DataError, match="^broken$"):
+    with pytest.raises(DataError, match=r"^broken$"):
         carried_out(slots, recipe, tmp_path)
     assert slots.begun == ["a", "b"]
 
 
 def test_work_is_the_same_after_a_journey(recipe, tmp_path):
-    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation", "test"), threads=3)
+    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation", "test"))
     assert Work.from_json(work.to_json()) == work

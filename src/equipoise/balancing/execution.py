@@ -34,14 +34,12 @@ class Work:
         recipe: whole, weights included.
         folder: its run directory.
         splits: what it is scored on.
-        threads: of the computation where the recipe does not say; None leaves it to torch.
     """
 
     name: str
     recipe: Recipe
     folder: Path
     splits: tuple[Split, ...]
-    threads: int | None = None
 
     @property
     def log(self) -> Path:
@@ -50,19 +48,19 @@ class Work:
 
     def run(self, console: Console) -> None:
         """Train and score."""
-        run_node(self.name, self.recipe, self.folder, self.splits, console, self.threads)
+        run_node(self.name, self.recipe, self.folder, self.splits, console)
 
     def to_json(self) -> str:
         """One line, from which another process makes the same work."""
-        plain = {"name": self.name, "recipe": self.recipe.to_yaml(), "folder": str(self.folder)}
-        return json.dumps({**plain, "splits": self.splits, "threads": self.threads})
+        plain = {"name": self.name, "recipe": self.recipe.to_yaml(), "folder": str(self.folder), "splits": self.splits}
+        return json.dumps(plain)
 
     @classmethod
     def from_json(cls, text: str) -> Work:
         """The inverse of `to_json`."""
         plain = json.loads(text)
         recipe = parse_recipe(yaml.safe_load(plain["recipe"]), plain["name"])
-        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]), plain["threads"])
+        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]))
 
 
 @dataclass(frozen=True)

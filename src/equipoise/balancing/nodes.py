@@ -76,9 +76,7 @@ def scores_of(folder: Path, split: Split) -> dict[str, float] | None:
     return {name: entry["value"] for name, entry in tasks.items() if entry["value"] is not None}
 
 
-def run_node(
-    name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], console: Console, threads: int | None = None
-) -> None:
+def run_node(name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], console: Console) -> None:
     """Train and score what has not been trained and scored.
 
     Args:
@@ -87,7 +85,6 @@ def run_node(
         folder: the run directory.
         splits: to be scored on.
         console: for progress.
-        threads: of the computation where the recipe does not say; None leaves it to torch.
 
     Raises:
         RunError: another process has run this node for a minute and still does.
@@ -97,8 +94,6 @@ def run_node(
     with lock(folder.parent.parent, folder.name, f"{folder} is being run by another process", PATIENCE):
         if is_done(folder, splits):
             return
-        if threads is not None and recipe.train.threads is None:
-            torch.set_num_threads(threads)
         train(recipe, folder, console, resume=True, name=name)
         _free_memory()
         for split in splits:

@@ -1,0 +1,146 @@
+"""`equipoise balance --slots 2`: nodes at once on this machine, a process each; killed ones, and a killed starter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from equipoise.balancing.execution import Work
+from equipoise.balancing.nodes import lock
+from equipoise.balancing.processes import MODULE, Processes
+from equipoise.balancing.run import Balancing
+from equipoise.errors import RunError
+from equipoise.recipe import Recipe
+from equipoise.training.run_directory import RunDirectory
+
+
+@pytest.fixture
+def start(content: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """The command in a process of its own, with results in `out`."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content()), encoding="utf-8")
+    command = (sys.executable, "-m", "equipoise.cli", "balance", str(file), "--out", str(tmp_path / "out"))
+
+    def begin(*options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "COLUMNS": "400"},
+        )  # fmt: skip
+
+    return begin
+
+
+def folder_of(made: Balancing, finished: Balancing, name: str) -> Path:
+    [found] = [path.name for path in finished.nodes.iterdir() if path.name.rpartition("-")[0] == name]
+    return made.nodes / found
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not in {seconds:g} s")
+
+
+def workers(starter: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(starter.pid).children() if MODULE in " ".join(child.cmdline())]
+
+
+def at_work_on(starter: subprocess.Popen[str], folder: Path) -> psutil.Process:
+    """The worker that has a node's log open."""
+    log = folder.parent.parent / "logs" / f"{folder.name}.log"
+    [found] = [each for each in workers(starter) if any(Path(file.path) == log for file in each.open_files())]
+    return found
+
+
+def test_a_killed_process_and_a_killed_starter_change_nothing(start, tmp_path: Path, finished: Balancing):
+    made = Balancing(tmp_path / "out")
+    node = folder_of(made, finished, "colour+mini")
+    first = start("--slots", "2")
+    wait_for(lambda: len(RunDirectory(node).metrics()) >= 7, "seven steps")
+    assert len(workers(first)) == 2
+    at_work_on(first, node).kill()
+    other = folder_of(made, finished, "name+mini")
+    wait_for(lambda: len(RunDirectory(other).metrics()) >= 2, "the second probe")
+    orphans = workers(first)
+    first.kill()
+    printed = first.communicate()[0]
+    assert "colour+mini: its process was ended by signal 9; again, 1 of 3" in printed
+    assert orphans
+    _, alive = psutil.wait_procs(orphans, timeout=60)
+    assert not alive
+
+    second = start("--slots", "2", "--compare", "stl,ew")
+    printed = second.communicate()[0]
+    assert second.returncode == 0, printed
+    for name in ("balance.json", "results.json"):
+        assert (made.path / name).read_bytes() == (finished.path / name).read_bytes()
+    for path in finished.nodes.iterdir():
+        assert (made.nodes / path.name / "metrics.jsonl").read_bytes() == (path / "metrics.jsonl").read_bytes()
+        assert (made.path / "logs" / f"{path.name}.log").stat().st_size
+    log = (made.path / "logs" / f"{node.name}.log").read_text(encoding="utf-8")
+    assert "colour+mini: 20 steps, from step 5" in log
+
+
+def test_a_second_command_on_the_same_results_is_refused(command, content, tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content()), encoding="utf-8")
+    out = tmp_path / "out"
+    with lock(out, "balance", "not yet"):
+        refused = command("balance", file, "--out", out)
+    assert refused["status"] == 2
+    assert refused["printed"].endswith(f"equipoise: another equipoise balance is at work in {out}\n")
+    assert not (out / "nodes").exists()
+
+
+def test_a_node_that_another_process_runs_is_waited_for_and_not_shared(recipe, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("equipoise.balancing.nodes.PATIENCE", 0.1)
+    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation",))
+    with lock(tmp_path, "mini-1", "not yet"), pytest.raises(RunError, match=r"mini-1 is being run by another process$"):
+        work.run(None)
+    assert not work.folder.exists()
+
+
+def test_a_mistake_is_one_line_and_a_failure_names_its_log(recipe: Recipe, tmp_path: Path):
+    gone = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": str(tmp_path / "gone")})})
+    slots = Processes(1, devices=0)
+    try:
+        assert slots.start(Work("mini", gone, tmp_path / "nodes" / "mini-1", ("validation",))) == (
+            "in a process of its own"
+        )
+        outcome = slots.next()
+        broken = Work("mini", recipe, Path("/proc/nodes/mini-1"), ("validation",))  # where nothing can be made
+        with pytest.raises(OSError, match="/proc"):
+            slots.start(broken)
+    finally:
+        slots.stop()
+    assert outcome.death is None
+    assert str(outcome.error).startswith("mini: ")
+    assert "gone" in str(outcome.error)
+    assert "Traceback" not in str(outcome.error)
+
+
+def test_devices_are_handed_out_as_the_user_shows_them(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    slots = Processes(2, devices=3)
+    assert slots._free == ["3", "5"]
+    slots.stop()
+
+
+def test_slots_and_a_cluster_exclude_each_other(command, tmp_path: Path, content):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content()), encoding="utf-8")
+    refused = command("balance", file, "--out", tmp_path / "out", "--slots", "2", "--ray", "auto")
+    assert refused["status"] == 2
+    assert "equipoise: --slots is for this machine and --ray for a cluster; give one of them" in refused["printed"]
