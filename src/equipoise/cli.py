@@ -164,16 +164,15 @@ def diagnose(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or several run directories.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the first run.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...|BALANCE", help="Run directories, or one folder of `balance --out`.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the first folder.")] = None,
 ) -> None:
-    """Draw one self-contained HTML file; several runs are drawn side by side."""
-    from equipoise.training.run_directory import RunDirectory
+    """Draw one self-contained HTML file of runs, side by side, or of what `balance` found."""
+    from equipoise.report import report_on
 
-    opened = [RunDirectory.open(run) for run in runs]
-    from equipoise.report import build_report
-
-    console.print(f"report: {build_report(opened, out or opened[0].report_file)}", highlight=False)
+    console.print(f"report: {report_on(folders, out)}", highlight=False)
 
 
 @app.command()

@@ -2,54 +2,16 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from _html_page import Page
 from _synthetic_runs import around, log_lines, write_run
 
 from equipoise.errors import RunError
 from equipoise.report import build_report
-from equipoise.report.palette import DARK, LIGHT
+from equipoise.report.palette import DARK, HARM_DARK, HARM_LIGHT, HELP_DARK, HELP_LIGHT, LIGHT
 from equipoise.training.run_directory import RunDirectory
-
-VOID = {"meta", "link", "img", "input", "br", "hr"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, text outside scripts, whether the tags nest."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text, self.scripts, self.styles = "", [], []
-        self.open: list[str] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        inside = self.open[-1] if self.open else ""
-        if inside == "script":
-            self.scripts.append(data)
-        elif inside == "style":
-            self.styles.append(data)
-        else:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def charts(self) -> list[dict]:
-        return json.loads(self.scripts[0])
 
 
 def report(tmp_path, *runs: RunDirectory) -> Page:
@@ -103,6 +65,14 @@ def test_several_runs_share_a_legend(tmp_path, three):
     assert [box["value"] for box in page.all("input")] == ["0", "1", "2"]
     assert all(chart["layout"]["showlegend"] is False for chart in page.charts)
     assert page.text.count("Modules of constant, commit, swings") == 1
+
+
+def test_the_legend_stays_in_sight_in_all_sections_with_figures(tmp_path, three):
+    page = report(tmp_path, *three)
+    names = [tag for tag, _ in page.elements]
+    before = names[: names.index("fieldset")]
+    assert before.count("section") == 1  # the verdict's, closed: it sticks within main
+    assert page.nesting["fieldset"] == "main"
 
 
 def test_same_runs_same_bytes(tmp_path, three):
@@ -223,3 +193,9 @@ def test_lines_stand_out_from_the_page():
     """WCAG asks 3:1 of graphics."""
     assert all(_contrast(colour, "#ffffff") >= 3 for colour in LIGHT)
     assert all(_contrast(colour, "#15181b") >= 4.5 for colour in DARK)
+
+
+def test_numbers_can_be_read_on_the_scale_of_contributions():
+    """WCAG asks 4.5:1 of text."""
+    assert all(_contrast(colour, "#1f2428") >= 4.5 for colour in (HARM_LIGHT, "#f6f7f8", HELP_LIGHT))
+    assert all(_contrast(colour, "#e3e6e9") >= 4.5 for colour in (HARM_DARK, "#1c2024", HELP_DARK))

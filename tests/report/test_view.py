@@ -6,7 +6,7 @@ import pytest
 from _synthetic_runs import around, log_lines, write_run
 
 from equipoise.errors import RunError
-from equipoise.report.view import view_all
+from equipoise.report.view import number, view_all
 from equipoise.training.run_directory import RunDirectory
 
 
@@ -75,6 +75,19 @@ def test_unmoved_recipe_is_not_validated(tmp_path):
 def test_no_run():
     with pytest.raises(RunError, match="no run"):
         view_all([])
+
+
+@pytest.mark.parametrize("value", [10**400, 1e308, float("inf"), float("nan"), True, None, "1", [1]])
+def test_what_is_no_number(value):
+    assert number(value) is None
+    assert number(-2) == -2.0
+
+
+def test_a_log_that_is_no_text_is_missing(tmp_path):
+    run = write_run(tmp_path / "a", [])
+    run.metrics_file.write_bytes(b"\xff\xfe")
+    (view,) = view_all([run])
+    assert "no step was logged (metrics.jsonl)" in view.missing
 
 
 def test_numbers_only(tmp_path):

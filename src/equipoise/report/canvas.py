@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 from math import log10
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from equipoise.report.markup import short
 from equipoise.report.palette import colour, dash
 from equipoise.report.view import Column
 
@@ -23,7 +23,8 @@ POINTS = 2000
 """Most points of one line. More would not be seen, and a run of 100,000 steps would weigh tens of megabytes."""
 
 PANEL, MARGINS = 250, 90  # pixels
-_AXIS: dict[str, Any] = {
+LEGEND = 60  # most letters of a name in a legend
+AXIS: dict[str, Any] = {
     "gridcolor": "#e4e7ea", "linecolor": "#b8bfc6", "tickcolor": "#b8bfc6", "ticks": "outside", "showline": True,
     "zeroline": False, "automargin": True,
 }  # fmt: skip
@@ -53,21 +54,36 @@ def panels(rows: int) -> go.Figure:
     figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.13 / rows if rows > 1 else 0)
     for row in range(2, rows + 1):
         figure.update_yaxes(matches="y", row=row, col=1)
-    figure.update_layout(
+    dress(figure, PANEL + 30 + MARGINS if rows == 1 else (PANEL - 30) * rows + MARGINS)
+    figure.update_layout(hovermode="x unified")
+    figure.update_xaxes(**AXIS, showgrid=False)
+    figure.update_yaxes(**AXIS, showgrid=True, title_standoff=12)
+    if rows > 1:  # the panels are low
+        figure.update_yaxes(title_font={"size": 13})
+    figure.update_xaxes(title_text="optimizer step", row=rows, col=1)
+    return figure
+
+
+def dress(figure: go.Figure, height: int) -> go.Figure:
+    """Give a figure the report's look, in the colours of a light page."""
+    return figure.update_layout(
         template=go.layout.Template(),
-        height=PANEL + 30 + MARGINS if rows == 1 else (PANEL - 30) * rows + MARGINS,
+        height=height,
         margin={"l": 64, "r": 20, "t": 36, "b": 48},
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#1f2428"},
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
-        hovermode="x unified",
         legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "itemsizing": "constant"},
         uirevision="kept",
     )
-    figure.update_xaxes(**_AXIS, showgrid=False)
-    figure.update_yaxes(**_AXIS, showgrid=True, title_standoff=12)
-    figure.update_xaxes(title_text="optimizer step", row=rows, col=1)
-    return figure
+
+
+def still(figure: go.Figure) -> go.Figure:
+    """Nothing to zoom into: a finger on the figure moves the page, or the frame that it is wider than."""
+    figure.update_xaxes(fixedrange=True)
+    figure.update_yaxes(fixedrange=True)
+    remove = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
+    return figure.update_layout(dragmode=False, modebar={"remove": remove})
 
 
 def add(figure: go.Figure, row: int, column: Column, line: Line) -> None:
@@ -80,7 +96,7 @@ def add(figure: go.Figure, row: int, column: Column, line: Line) -> None:
         go.Scatter(
             x=[int(step) for step in steps],
             y=[float(f"{value:.6g}") for value in values],
-            name=escape(line.name, quote=False),
+            name=short(line.name, LEGEND),
             mode="lines+markers" if marked or len(steps) == 1 else "lines",
             line={
                 "color": colour(line.paint),

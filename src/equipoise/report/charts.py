@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from equipoise.report import figures
+from equipoise.report.skeleton import Plot
 from equipoise.report.view import RunView
 
 
@@ -32,6 +33,19 @@ class Chart:
     def without(self, runs: Sequence[RunView]) -> list[str]:
         """Labels of the runs that logged nothing of this."""
         return [run.label for run in runs if not any(key.startswith(self.prefixes) for key in run.columns)]
+
+    def plot(self, runs: Sequence[RunView]) -> Plot | None:
+        """The figure with its words; None where no run logged anything of it."""
+        without = self.without(runs)
+        if len(without) == len(runs):
+            return None
+        names = ", ".join(run.label for run in runs if run.label not in without)
+        caption = self.caption + (f" Nothing was logged by {', '.join(without)}." if without else "")
+        label = f"Line chart of {self.heading.lower()} against optimizer step, for {names}"
+        figure = self.build(runs)
+        if len(runs) > 1:
+            figure.update_layout(showlegend=False)  # the page has one for all
+        return Plot(self.identifier, self.heading, caption, label, figure)
 
 
 CHARTS = (

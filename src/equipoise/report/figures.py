@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import exp
 
 import plotly.graph_objects as go
 
 from equipoise.modules.partition import LLM
 from equipoise.report.canvas import Line, add, band, drawn, fit, fit_logarithmic, line_at, panels, trailing_mean
+from equipoise.report.markup import short
 from equipoise.report.verdict import FAR
 from equipoise.report.view import RunView, view_all
 from equipoise.training.run_directory import RunDirectory
 
 SMOOTHED = 10
 """Logged steps in the trailing mean of the training loss."""
+
+TITLE = 30
+"""Most letters of a panel's title."""
 
 RATES = 1000
 """How many times below the highest learning rate its axis ends."""
@@ -61,9 +64,13 @@ def kappa(runs: Sequence[RunView]) -> go.Figure:
         paint = modules.index(module) if module in modules else 0
         name = module if len(keys) > 1 else "kappa"
         curves.append(Curve(name, key, key.replace("kappa", "kappa_average", 1), paint))
-    figure = draw(runs, curves, "kappa")
+    return around_one(draw(runs, curves, "kappa"), rows_of(runs, curves))
+
+
+def around_one(figure: go.Figure, rows: int) -> go.Figure:
+    """Give panels of kappa a logarithmic axis, a line at 1 and the band of balance around it."""
     fit_logarithmic(figure, "~g", include=(exp(-FAR), exp(FAR)))
-    for row in range(1, _rows(runs, curves) + 1):
+    for row in range(1, rows + 1):
         band(figure, exp(-FAR), exp(FAR), row)
         line_at(figure, 1.0, row)
     return figure
@@ -85,8 +92,7 @@ def by_module(runs: Sequence[RunView], prefix: str, quantity: str) -> go.Figure:
 def learning_rate(runs: Sequence[RunView]) -> go.Figure:
     """Each module's learning rate. A decay ends near 0, which a logarithmic axis would follow for ever: it is cut."""
     figure = by_module(runs, "lr/", "learning rate")
-    highest = max(drawn(figure), default=0.0)
-    fit_logarithmic(figure, lowest=highest / RATES if highest > 0 else None)
+    fit_logarithmic(figure, lowest=max([0.0, *drawn(figure)]) / RATES or None)
     return figure
 
 
@@ -105,7 +111,7 @@ def loss(runs: Sequence[RunView]) -> go.Figure:
         validation = Line("validation" if alone else f"{run.label}, validation", index, index, "marked", legend=alone)
         add(figure, 1, run.column("validation_loss"), validation)
     figure.update_yaxes(title_text="loss (nats a token)")
-    return _toggled_apart(figure, runs)
+    return toggled_apart(figure, runs)
 
 
 def convergence_factor(runs: Sequence[RunView]) -> go.Figure:
@@ -124,7 +130,7 @@ def modules_of(runs: Sequence[RunView]) -> list[str]:
 
 def draw(runs: Sequence[RunView], curves: Sequence[Curve], quantity: str) -> go.Figure:
     """Lay curves out: one panel with a colour a curve for one run, a panel a curve with a colour a run for several."""
-    rows, alone = _rows(runs, curves), len(runs) == 1
+    rows, alone = rows_of(runs, curves), len(runs) == 1
     figure = panels(rows)
     for place, curve in enumerate(curves):
         row = 1 if alone else place + 1
@@ -144,14 +150,15 @@ def draw(runs: Sequence[RunView], curves: Sequence[Curve], quantity: str) -> go.
             else:
                 add(figure, row, run.column(curve.key), Line(name, index, paint, legend=first))
         title = quantity if rows == 1 else f"{quantity}, {curve.name}"
-        figure.update_yaxes(title_text=escape(title, quote=False), row=row, col=1)
-    return _toggled_apart(figure, runs)
+        figure.update_yaxes(title_text=short(title, TITLE), row=row, col=1)
+    return toggled_apart(figure, runs)
 
 
-def _rows(runs: Sequence[RunView], curves: Sequence[Curve]) -> int:
+def rows_of(runs: Sequence[RunView], curves: Sequence[object]) -> int:
+    """How many panels `draw` makes of so many curves."""
     return max(1, len(curves)) if len(runs) > 1 else 1
 
 
-def _toggled_apart(figure: go.Figure, runs: Sequence[RunView]) -> go.Figure:
+def toggled_apart(figure: go.Figure, runs: Sequence[RunView]) -> go.Figure:
     """A click in the legend hides a whole run where there are several, one line where there is one."""
     return figure.update_traces(legendgroup=None) if len(runs) == 1 else figure

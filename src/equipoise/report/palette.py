@@ -8,6 +8,11 @@ from __future__ import annotations
 
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b4568c", "#b07800", "#3f95c9")
 DARK = ("#4ba3dd", "#f28a3c", "#2fc49a", "#dd93bf", "#e0aa2e", "#8ccbf2")
+HARM_LIGHT, HELP_LIGHT = "#f0a060", "#5fa8d3"
+HARM_DARK, HELP_DARK = "#8a4a14", "#1f5f8f"
+"""The ends of the scale from negative to positive. Numbers stand on it in the page's ink, so it is no darker (on a
+dark page, no lighter) than that can be read on."""
+
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 

@@ -1,7 +1,9 @@
 """The report's own script: draws the figures in the reader's colours and switches runs on and off in all of them.
 
-The page works without it but for the figures. `charts` is a JSON list inside the page, `Plotly` the inlined
-library; nothing is fetched, and plotly's button that would send a figure to its makers' cloud is off.
+The page works without it but for the figures. A trace's `meta` says how it is painted: `colour`, the number of a
+series, or a list of them for bars; `paint`, a colour of the style sheet by name; `scale: diverging`, from harm's colour
+over the panel's to help's. Its `run` hides it. `charts` is a JSON list inside the page, `Plotly`
+the inlined library; nothing is fetched, and plotly's button that would send a figure to its makers' cloud is off.
 """
 
 from __future__ import annotations
@@ -19,19 +21,37 @@ JAVASCRIPT = """
     const style = getComputedStyle(root);
     const css = name => style.getPropertyValue('--' + name).trim();
     const count = Number(root.dataset.series);
+    const series = number => css('series-' + number % count);
     const data = chart.data.map(trace => {
-      const colour = css('series-' + trace.meta.colour % count);
-      return {...trace, line: {...trace.line, color: colour}, marker: {...trace.marker, color: colour},
-              visible: !hidden.has(trace.meta.run)};
+      const meta = trace.meta || {};
+      const own = {...trace, visible: !hidden.has(meta.run)};
+      if (meta.scale === 'diverging') {
+        own.colorscale = [[0, css('harm')], [0.5, css('panel')], [1, css('help')]];
+        own.textfont = {...trace.textfont, color: css('ink')};
+      }
+      if (meta.colour === undefined) {
+        if (meta.paint) own.line = {...trace.line, color: css(meta.paint)};
+        return own;
+      }
+      const colour = Array.isArray(meta.colour) ? meta.colour.map(series) : series(meta.colour);
+      own.marker = {...trace.marker, color: colour};
+      if (!Array.isArray(meta.colour)) own.line = {...trace.line, color: colour};
+      return own;
     });
     const layout = {...chart.layout, paper_bgcolor: css('page'), plot_bgcolor: css('page'), width,
       font: {...chart.layout.font, color: css('ink')},
       hoverlabel: {bgcolor: css('panel'), bordercolor: css('rule'), font: {color: css('ink')}},
-      modebar: {bgcolor: 'rgba(0,0,0,0)', color: css('line'), activecolor: css('ink')},
+      modebar: {...chart.layout.modebar, bgcolor: 'rgba(0,0,0,0)', color: css('line'), activecolor: css('ink')},
       shapes: (chart.layout.shapes || []).map(shape =>
         shape.type === 'line' ? {...shape, line: {...shape.line, color: css('line')}} : shape)};
     for (const key of Object.keys(layout).filter(key => /^[xy]axis/.test(key))) {
       layout[key] = {...layout[key], gridcolor: css('grid'), linecolor: css('rule'), tickcolor: css('rule')};
+    }
+    if (layout.polar) {
+      const axis = {gridcolor: css('grid'), linecolor: css('rule'), tickcolor: css('rule')};
+      const {angularaxis, radialaxis} = layout.polar;
+      layout.polar = {...layout.polar, bgcolor: css('page'), angularaxis: {...angularaxis, ...axis},
+                      radialaxis: {...radialaxis, ...axis}};
     }
     return Plotly.react(chart.id, data, layout, config);
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from equipoise.report.palette import DARK, LIGHT
+from equipoise.report.palette import DARK, HARM_DARK, HARM_LIGHT, HELP_DARK, HELP_LIGHT, LIGHT
 
 
 def _variables(colours: dict[str, str], series: tuple[str, ...]) -> str:
@@ -14,6 +14,7 @@ _LIGHT = _variables(
     {
         "page": "#ffffff", "ink": "#1f2428", "quiet": "#59626b", "rule": "#d5dade", "grid": "#e4e7ea",
         "panel": "#f6f7f8", "line": "#808890", "good": "#00734f", "poor": "#b34700", "unknown": "#59626b",
+        "harm": HARM_LIGHT, "help": HELP_LIGHT,
     },
     LIGHT,
 )  # fmt: skip
@@ -21,6 +22,7 @@ _DARK = _variables(
     {
         "page": "#15181b", "ink": "#e3e6e9", "quiet": "#a0a9b2", "rule": "#343a40", "grid": "#2a2f34",
         "panel": "#1c2024", "line": "#7d868f", "good": "#4fd1a8", "poor": "#f5995a", "unknown": "#a0a9b2",
+        "harm": HARM_DARK, "help": HELP_DARK,
     },
     DARK,
 )  # fmt: skip
@@ -56,6 +58,8 @@ header p, .note, figcaption, .missing { color: var(--quiet); font-size: .9rem; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .45em; }
 
 .scroll { overflow-x: auto; margin-top: 1.75rem; }
+.frame { overflow-x: auto; }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 caption { text-align: left; font-weight: 600; padding-bottom: .45rem; white-space: nowrap; }
 th, td { text-align: left; padding: .38rem .9rem .38rem 0; border-bottom: 1px solid var(--rule);
@@ -85,7 +89,7 @@ a { color: inherit; }
 
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
-  .scroll { overflow: visible; }
+  .scroll, .frame { overflow: visible; }
   .legend { position: static; } .legend input, .modebar { display: none !important; }
   figure, .verdicts > li, tr { break-inside: avoid; }
   h2, h3, caption { break-after: avoid; }

@@ -7,8 +7,7 @@ been copied from a machine whose data folders this one does not have, so the rec
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,10 @@ from equipoise.errors import RunError
 from equipoise.modules.partition import LLM
 from equipoise.report.verdict import Verdict, diagnose
 from equipoise.training.run_directory import RunDirectory
+
+UNFINISHED = "training has not finished (no done.json)"
+
+LARGEST = 1e100
 
 Column = tuple[list[float], list[float]]
 """Steps, and the finite values logged at them."""
@@ -96,26 +99,34 @@ def view_all(runs: Sequence[RunDirectory]) -> list[RunView]:
     for path in paths:
         label = _tail(path, depth)
         labels.append(label if label not in labels else f"{label} ({labels.count(label) + 1})")
-    return [_view(run, label) for run, label in zip(runs, labels, strict=True)]
+    return [view_one(run, label) for run, label in zip(runs, labels, strict=True)]
 
 
 def number(value: object) -> float | None:
-    """A finite number as a float; None for anything else that a file may hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    """A finite number as a float; None for anything else that a file may hold.
+
+    Numbers from 1e100 on, which no run logs, count as not finite: sums of them would not be.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's whole numbers have no largest
+        return None
+    return found if abs(found) < LARGEST else None
 
 
-def _view(run: RunDirectory, label: str) -> RunView:
-    lines = [line for line in run.metrics() if isinstance(line, dict)]
+def view_one(run: RunDirectory, label: str) -> RunView:
+    """Read one run under the label it is given."""
+    lines = _lines(run.metrics)
     columns = _columns(lines)
     recipe = _text(run.recipe_file)
-    table = _json(run.path / "modules.json")
-    scores = _json(run.scores_file)
-    data = _json(run.data_file)
-    ratio = _step_ratio([line for line in run.timings() if isinstance(line, dict)])
+    table = read_json(run.path / "modules.json")
+    scores = read_json(run.scores_file)
+    data = read_json(run.data_file)
+    ratio = _step_ratio(_lines(run.timings))
     absent = {
-        "training has not finished (no done.json)": not run.done,
+        UNFINISHED: not run.done,
         "no step was logged (metrics.jsonl)": not columns,
         "no kappa was logged": not any(key.startswith("kappa") for key in columns) and bool(columns),
         "not evaluated (scores.json)": not isinstance(scores, dict),
@@ -179,6 +190,13 @@ def _method(recipe: str | None) -> str | None:
     return f"{settings['schedule']}, servo" if servo else settings["schedule"]
 
 
+def _lines(read: Callable[[], Sequence[Any]]) -> list[dict[str, Any]]:
+    try:
+        return [line for line in read() if isinstance(line, dict)]
+    except (OSError, ValueError, RecursionError):
+        return []
+
+
 def _tail(path: Path, depth: int) -> str:
     return "/".join(path.parts[-depth:])
 
@@ -190,8 +208,9 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A file's content; None where it is missing, unreadable or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
