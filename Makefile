@@ -27,7 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 figure: $(VENV)/.demo
-	$(BIN)/python scripts/kappa_figure.py runs/demo docs/kappa.png
+	$(BIN)/python scripts/figures.py kappa runs/demo docs/kappa.png
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

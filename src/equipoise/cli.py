@@ -143,8 +143,10 @@ def balance(
     names = compare.split(",") if compare is not None else []
     made = balance_recipe(settings, folder, console, names, ablations, dry_run, Where(slots, ray, cpus, gpus))
     if made.final is not None:
+        from equipoise.report import build_balance_report
+
         console.print(f"weights: {made.balance_file}\nscores: {made.results_file}", highlight=False)
-        console.print(f"tuned model: {made.final.model}", highlight=False)
+        console.print(f"tuned model: {made.final.model}\nreport: {build_balance_report(folder)}", highlight=False)
 
 
 @app.command()

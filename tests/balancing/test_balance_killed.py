@@ -70,6 +70,7 @@ def test_killed_again_and_again(command: Command, file: Path, tmp_path: Path, fi
         "balance.json",
         "results.json",
         "costs.json",
+        "report.html",
         ".locks",
     }
 
