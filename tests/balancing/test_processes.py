@@ -44,7 +44,7 @@ def folder_of(made: Balancing, finished: Balancing, name: str) -> Path:
     return made.nodes / found
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
