@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 
 from equipoise.report import kappa_figure
 from equipoise.report.balance import figures
-from equipoise.report.balance.compare import relative
 from equipoise.report.balance.view import view_balance
 from equipoise.training.run_directory import RunDirectory
 
@@ -43,14 +42,11 @@ def kappa(demo: Path, target: Path) -> None:
 
 def balance(results: Path, folder: Path) -> None:
     view = view_balance(results)
-    photograph(figures.contributions(view), folder / "contributions.png", 620, 330)
+    photograph(figures.contributions(view), folder / "contributions.png", 620, 320)
     photograph(figures.weights(view), folder / "weights.png", 900, 400)
     by_data = figures.score_by_data(view, view.settings["mini_fraction"])
     assert by_data is not None
     photograph(by_data, folder / "score-by-data.png", 900, 430)
-    drawn = figures.radar(view, relative(view))
-    if drawn is not None:
-        photograph(drawn[0].update_layout(showlegend=True), folder / "methods.png", 760, 520)
 
 
 match sys.argv[1:]:
