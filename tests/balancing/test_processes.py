@@ -113,22 +113,27 @@ def test_a_node_that_another_process_runs_is_waited_for_and_not_shared(recipe, t
 
 
 def test_a_mistake_is_one_line_and_a_failure_names_its_log(recipe: Recipe, tmp_path: Path):
-    gone = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": str(tmp_path / "gone")})})
-    slots = Processes(1, devices=0)
+    lost = recipe.tasks[0].model_copy(update={"path": tmp_path / "lost"})
+    mistaken = recipe.model_copy(update={"tasks": [lost, *recipe.tasks[1:]]})
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / ".locks").touch()  # where a folder should be
+    works = [
+        Work("mistaken", mistaken, tmp_path / "nodes" / "mistaken-1", ("validation",)),
+        Work("failing", recipe, blocked / "nodes" / "failing-1", ("validation",)),
+    ]
+    slots = Processes(2, devices=0)
     try:
-        assert slots.start(Work("mini", gone, tmp_path / "nodes" / "mini-1", ("validation",))) == (
-            "in a process of its own"
-        )
-        outcome = slots.next()
-        broken = Work("mini", recipe, Path("/proc/nodes/mini-1"), ("validation",))  # where nothing can be made
-        with pytest.raises(OSError, match="/proc"):
-            slots.start(broken)
+        for work in works:
+            assert slots.start(work) == "in a process of its own"
+        errors = {outcome.work.name: str(outcome.error) for outcome in (slots.next(), slots.next())}
     finally:
         slots.stop()
-    assert outcome.death is None
-    assert str(outcome.error).startswith("mini: ")
-    assert "gone" in str(outcome.error)
-    assert "Traceback" not in str(outcome.error)
+    assert errors["mistaken"].startswith("mistaken: ")
+    assert str(tmp_path / "lost") in errors["mistaken"]
+    assert len(errors["mistaken"].splitlines()) == 1
+    assert errors["failing"] == f"failing: it failed with status 1; see {works[1].log}"
+    assert "Traceback" in works[1].log.read_text(encoding="utf-8")
 
 
 def test_devices_are_handed_out_as_the_user_shows_them(monkeypatch):

@@ -59,7 +59,7 @@ class Work:
     def from_json(cls, text: str) -> Work:
         """The inverse of `to_json`."""
         plain = json.loads(text)
-        recipe = parse_recipe(yaml.safe_load(plain["recipe"]), plain["name"])
+        recipe = parse_recipe(yaml.safe_load(plain["recipe"]), "its recipe")
         return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]))
 
 

@@ -101,10 +101,10 @@ def _follow_the_starter() -> None:
 def main() -> None:
     """Run one node; what is printed goes to the log, a user's mistake to standard output as a line."""
     quieten()
-    work = Work.from_json(sys.stdin.readline())
+    told = sys.stdin.readline()
     threading.Thread(target=_follow_the_starter, daemon=True).start()
     try:
-        work.run(Console(file=sys.stderr, width=120))
+        Work.from_json(told).run(Console(file=sys.stderr, width=120))
     except EquipoiseError as error:
         print(error)
         sys.exit(MISTAKE)
