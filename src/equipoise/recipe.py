@@ -304,6 +304,7 @@ class Train(_Section):
         too_long: what a longer sample does: `raise` ends the run with a line, `cut` loses its end.
         warmup: share of the steps over which the learning rate rises from 0.
         precision: `bf16`: autocast.
+        supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
         save_steps: checkpoint each so many steps; null: a tenth of the run.
         save_total_limit: how many checkpoints to keep.
@@ -324,6 +325,7 @@ class Train(_Section):
     max_grad_norm: Annotated[Real, Field(ge=0)] = 1.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
+    supervised_logits: bool = True
     max_length: Count | None = None
     too_long: Literal["raise", "cut"] = "raise"
     eval_steps: Count | None = None

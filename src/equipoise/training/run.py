@@ -251,6 +251,7 @@ def build_trainer(
         learning_rates=rates if isinstance(rates, dict) else None,
         tasks=recipe.balance.tasks if weights_tasks(recipe) else None,
         log_folder=run.path,
+        supervised_logits=settings.supervised_logits,
     )
     trainer.recipe = recipe
     trainer.remove_callback(transformers.PrinterCallback)

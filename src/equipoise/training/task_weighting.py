@@ -162,6 +162,11 @@ class TaskBalance:
         """Whether a loss that is computed now trains."""
         return self._tasks is not None and torch.is_grad_enabled()
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether each row of the micro-batch that is trained on has one task."""
+        return self._tasks is not None and self._tasks.dim() == 1
+
     def begin_step(self, batches: Sequence[Mapping[str, Any]], reduce: Reduce) -> torch.Tensor:
         """Count the step's tokens and settle its weights.
 

@@ -21,11 +21,12 @@ from transformers import Trainer, TrainerCallback
 from equipoise.errors import PartitionError, RecipeError
 from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
-from equipoise.modules.forward import GROUPS, IGNORED
+from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.recipe import Coordination, TaskWeighting
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
+from equipoise.training.supervised_logits import can_shorten, shortened, token_mean
 from equipoise.training.task_weighting import (
     TASK,
     TASK_IDS,
@@ -55,6 +56,7 @@ class _BalanceMixin(Trainer):
         learning_rates: Mapping[str, float] | None,
         log_folder: Path | None,
         tasks: TaskWeighting | None,
+        supervised_logits: bool,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
         if self.accelerator.num_processes > 1 and measures:
@@ -70,6 +72,7 @@ class _BalanceMixin(Trainer):
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
+        self._supervised_logits = supervised_logits
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
             if name not in self.division.trainable:
@@ -161,6 +164,8 @@ class _BalanceMixin(Trainer):
     ) -> Any:
         """As Trainer's; text alone through a frozen LLM teaches nothing, which must not stop the run."""
         inputs = {name: value for name, value in inputs.items() if name != TASK_IDS}
+        if not return_outputs and self._shortens(inputs):
+            inputs = shortened(inputs)
         fused = self._tasks is not None and self._tasks.trains and self.compute_loss_func is None
         with weighing(model, partial(self._task_log_probs, inputs["labels"])) if fused else nullcontext():
             result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -168,6 +173,16 @@ class _BalanceMixin(Trainer):
         if torch.is_grad_enabled() and not loss.requires_grad:
             loss = loss + 0.0 * next(self.division.parameters())[1].sum()
         return (loss, *outputs) if return_outputs else loss
+
+    def _shortens(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether this micro-batch trains on the logits of its supervised positions alone."""
+        if not self._supervised_logits or not torch.is_grad_enabled():
+            return False
+        if getattr(super().compute_loss, "__func__", None) is not Trainer.compute_loss:
+            return False  # another Trainer's, which may do anything with logits
+        if self._tasks is not None and not self._tasks.by_sample:
+            return False  # a row holds several samples; its tasks are told by position
+        return can_shorten(self, (token_mean, self._task_loss), inputs)
 
     def _task_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -296,24 +311,6 @@ class _StepEvents(TrainerCallback):
         self.trainer._close_logs()
 
 
-def token_mean(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Negative log-likelihood, a mean over the supervised tokens of the whole optimizer step, as a Trainer calls it.
-
-    Args:
-        outputs: with `logits` [B, T', V], T' >= T where a model puts image tokens in front.
-        labels: [B, T], -100 where nothing is supervised.
-        num_items_in_batch: the step's supervised tokens; this batch's when None.
-    """
-    logits_BTV = outputs.logits[:, -labels.shape[1] :].float()
-    targets_BT = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    total = torch.nn.functional.cross_entropy(
-        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / (num_items_in_batch if num_items_in_batch is not None else (targets_BT != IGNORED).sum())
-
-
 class BalancedTrainer(_BalanceMixin):
     """A transformers Trainer whose modules learn at a coordinated pace.
 
@@ -325,6 +322,8 @@ class BalancedTrainer(_BalanceMixin):
         tasks: how tasks are weighted in the loss; each training sample names its task by a key or attribute `task`,
             a plain dataset by a column `task` of names. The loss is the Trainer's own when None.
         log_folder: where `metrics.jsonl` and `timings.jsonl` go; `args.output_dir` when None.
+        supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing
+            (docs/speed.md).
 
     Raises:
         PartitionError: a model with nothing to balance.
@@ -338,6 +337,7 @@ class BalancedTrainer(_BalanceMixin):
         learning_rates: Mapping[str, float] | None = None,
         tasks: TaskWeighting | None = None,
         log_folder: Path | None = None,
+        supervised_logits: bool = True,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -345,7 +345,9 @@ class BalancedTrainer(_BalanceMixin):
         forgets = not self.model_accepts_loss_kwargs or family_of(self.model).loss_from_logits
         if self.compute_loss_func is None and forgets:
             self.compute_loss_func = token_mean
-        self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder, tasks)
+        self._begin_balance(
+            coordination or Coordination(), modules, learning_rates, log_folder, tasks, supervised_logits
+        )
 
 
 def attach(
@@ -355,6 +357,7 @@ def attach(
     modules: Mapping[str, str] | None = None,
     learning_rates: Mapping[str, float] | None = None,
     tasks: TaskWeighting | None = None,
+    supervised_logits: bool = True,
 ) -> AnyTrainer:
     """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
 
@@ -368,6 +371,7 @@ def attach(
     Args:
         trainer: not yet trained.
         coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
+        supervised_logits: as there; a Trainer with a `compute_loss` of its own keeps it as it is.
 
     Returns:
         The same object.
@@ -383,7 +387,7 @@ def attach(
     trainer.__class__ = type(f"Balanced{cls.__name__}", (_BalanceMixin, cls), {})
     assert isinstance(trainer, _BalanceMixin)
     try:
-        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder=None, tasks=tasks)
+        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, None, tasks, supervised_logits)
     except BaseException:
         trainer.__class__ = cls  # type: ignore[assignment]
         raise

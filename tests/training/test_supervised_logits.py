@@ -1,0 +1,320 @@
+"""The LM head on supervised positions alone: the same gradients as on all of them, for every class that allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import SequentialSampler
+from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_outputs import CausalLMOutput
+
+from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
+from equipoise.data.collate import Collator
+from equipoise.data.sample import Sample
+from equipoise.models import loading
+from equipoise.recipe import Lora, Model
+from equipoise.training import supervised_logits
+from equipoise.training import trainer as trainer_module
+from equipoise.training.supervised_logits import has_usual_loss, shortened
+from models import zoo
+from models.zoo import samples
+from tiny import lora_llava
+from training import _task_gradients as texts
+
+STILL = Coordination("constant", measure=False)
+WEIGHTS = TaskWeighting("fixed", {"a": 3.0, "b": 0.25, "c": 1.5})
+#: Classes whose forward takes `logits_to_keep`; the others train as they did.
+SHORTENS = tuple(family for family in zoo.FAMILIES if family not in ("blip2", "qwen2_audio"))
+Gradients = dict[str, torch.Tensor]
+
+
+class InOrder(BalancedTrainer):
+    def _get_train_sampler(self, *_: object) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+
+class PlainInOrder(Trainer):
+    def _get_train_sampler(self, *_: object) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+
+class Gradient(TrainerCallback):
+    """Keeps what the optimizer is about to see."""
+
+    def __init__(self) -> None:
+        self.found: Gradients = {}
+
+    def on_pre_optimizer_step(self, *_: Any, model: nn.Module, **__: Any) -> None:
+        self.found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def arguments(folder: Path, **settings: Any) -> TrainingArguments:
+    return TrainingArguments(
+        **{
+            "output_dir": str(folder), "use_cpu": True, "optim": "sgd", "max_steps": 1, "max_grad_norm": 0.0,
+            "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "logging_steps": 1,
+            "save_strategy": "no", "report_to": "none", "remove_unused_columns": False, "disable_tqdm": True,
+            "dataloader_pin_memory": False, "label_names": ["labels"], **settings,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def widths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Of each batch that was cut: its positions before and after."""
+    seen: list[tuple[int, int]] = []
+
+    def watch(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        cut = shortened(inputs)
+        seen.append((inputs["labels"].shape[1], cut["labels"].shape[1]))
+        return cut
+
+    monkeypatch.setattr(trainer_module, "shortened", watch)
+    return seen
+
+
+def assert_close(found: Gradients, expected: Gradients, tolerance: float) -> None:
+    """Relative to the norm of all gradients together, tensor by tensor."""
+    assert found.keys() == expected.keys()
+    norm = torch.stack([value.double().norm() for value in expected.values()]).norm()
+    assert norm > 0
+    for name, value in expected.items():
+        assert (found[name].double() - value.double()).norm() <= tolerance * norm, name
+
+
+# ------------------------------------------------------------------ gradients
+
+
+@pytest.fixture(scope="module")
+def zoo_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Model, list[Sample]]]:
+    made: dict[str, tuple[Model, list[Sample]]] = {}
+
+    def of(family: str) -> tuple[Model, list[Sample]]:
+        if family not in made:
+            root = tmp_path_factory.mktemp(family)
+            folder = samples.write(root / "data")
+            answers = ("red", "a square that is deep blue", "say which", "no", "deep blue", "red and red and red")
+            rows = [samples.sample(family, folder, number % 3, answer) for number, answer in enumerate(answers)]
+            rows = [replace(row, task="ab"[number % 2]) for number, row in enumerate(rows)]
+            made[family] = (Model(path=str(zoo.make(family, root / "checkpoint"))), rows)
+        return made[family]
+
+    return of
+
+
+@pytest.mark.parametrize("tasks", [None, TaskWeighting("fixed", {"a": 3.0, "b": 0.25})], ids=["plain", "tasks"])
+@pytest.mark.parametrize("family", zoo.FAMILIES)
+def test_every_class_has_the_gradients_it_had(
+    zoo_data: Callable[[str], tuple[Model, list[Sample]]],
+    widths: list[tuple[int, int]],
+    family: str,
+    tasks: TaskWeighting | None,
+    tmp_path: Path,
+) -> None:
+    settings, rows = zoo_data(family)
+    collator = Collator(
+        loading.load_processor(settings), prefix_attention=loading.family(settings).prefix_attention
+    )  # fmt: skip
+    found = []
+    for switch in (False, True):
+        torch.manual_seed(0)
+        model = loading.load(settings.model_copy(update={"lora": Lora(dropout=0.0)}))
+        gradient = Gradient()
+        trainer = InOrder(
+            model=model, args=arguments(tmp_path / str(switch)), data_collator=collator, train_dataset=rows,
+            coordination=STILL, tasks=tasks, callbacks=[gradient], supervised_logits=switch,
+        )  # fmt: skip
+        trainer.train()
+        found.append((gradient.found, trainer.state.log_history[0]["loss"]))
+        assert len(widths) == (2 if switch and family in SHORTENS else 0)
+    assert all(after < before for before, after in widths)
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-6)
+    assert_close(found[1][0], found[0][0], 1e-6)
+
+
+def test_task_weighted_gradients_agree_in_float64(checkpoint: Path, tmp_path: Path) -> None:
+    found = []
+    for switch in (False, True):
+        gradient = Gradient()
+        trainer = InOrder(
+            model=texts.load(str(checkpoint), "float64"),
+            args=arguments(tmp_path / str(switch), per_device_train_batch_size=4, gradient_accumulation_steps=4),
+            data_collator=Collator(loading.load_processor(Model(path=str(checkpoint)))),
+            train_dataset=texts.samples(), coordination=STILL, tasks=WEIGHTS, callbacks=[gradient],
+            supervised_logits=switch,
+        )  # fmt: skip
+        trainer.train()
+        found.append(gradient.found)
+    assert_close(found[1], found[0], 1e-12)
+
+
+def test_dropout_draws_the_same_masks(checkpoint: Path, tmp_path: Path) -> None:
+    found = []
+    for switch in (False, True):
+        torch.manual_seed(0)
+        gradient = Gradient()
+        trainer = InOrder(
+            model=loading.load(Model(path=str(checkpoint), lora=Lora(dropout=0.3))), args=arguments(tmp_path),
+            data_collator=Collator(loading.load_processor(Model(path=str(checkpoint)))),
+            train_dataset=texts.samples(), coordination=STILL, callbacks=[gradient], supervised_logits=switch,
+        )  # fmt: skip
+        trainer.train()
+        found.append(gradient.found)
+    assert_close(found[1], found[0], 1e-6)
+
+
+# ------------------------------------------------------------------ the batch
+
+
+def test_each_kept_position_meets_its_next_label() -> None:
+    labels = torch.tensor([[-100, -100, 5, 6, -100, -100], [7, -100, -100, 8, -100, 9]])
+    cut = shortened({"labels": labels, "input_ids": labels})
+    assert cut["logits_to_keep"].tolist() == [1, 2, 4, 4]
+    assert cut["labels"].tolist() == [[-100, 5, 6, -100], [-100, -100, 8, 9]]
+    assert cut["input_ids"] is labels
+
+
+def test_a_batch_without_a_supervised_token_keeps_one_position() -> None:
+    cut = shortened({"labels": torch.full((2, 4), -100)})
+    assert cut["logits_to_keep"].tolist() == [0]
+    assert cut["labels"].tolist() == [[-100], [-100]]
+
+
+# ------------------------------------------------------------------ when it is off
+
+
+class Texts(torch.utils.data.Dataset):
+    """Six texts of a vocabulary of 20; the second half of each is supervised."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = torch.arange(index, index + 8) % 20
+        return {"input_ids": ids, "labels": ids.where(torch.arange(8) >= 4, -100)}
+
+
+def mixtral(router_losses: bool) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, output_router_logits=router_losses, router_aux_loss_coef=0.5,
+    )  # fmt: skip
+    return MixtralForCausalLM(config)
+
+
+def text_trainer(folder: Path, cls: type[Trainer] = InOrder, model: Any = None, **options: Any) -> Trainer:
+    settings = options.pop("settings", {})
+    ours = {"coordination": STILL} if issubclass(cls, BalancedTrainer) else {}
+    model = model if model is not None else mixtral(False)
+    return cls(model=model, args=arguments(folder, **settings), train_dataset=Texts(), **ours, **options)
+
+
+def test_the_balancing_loss_of_experts_is_kept(tmp_path: Path, widths: list[tuple[int, int]]) -> None:
+    losses = {}
+    for switch in (False, True):
+        for routers in (False, True):
+            trainer = text_trainer(tmp_path, model=mixtral(routers), supervised_logits=switch)
+            trainer.train()
+            losses[switch, routers] = trainer.state.log_history[0]["loss"]
+    assert len(widths) == 4
+    assert losses[False, True] > losses[False, False] + 0.1
+    assert losses[True, False] == pytest.approx(losses[False, False], rel=1e-6)
+    assert losses[True, True] == pytest.approx(losses[False, True], rel=1e-6)
+
+
+def test_it_is_off_where_the_trainer_has_a_loss_of_its_own(tmp_path: Path, widths: list[tuple[int, int]]) -> None:
+    def theirs(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        assert outputs.logits.shape[1] == labels.shape[1] == 8
+        return outputs.logits.square().mean()
+
+    text_trainer(tmp_path, compute_loss_func=theirs).train()
+    text_trainer(tmp_path, settings={"label_smoothing_factor": 0.1}).train()
+    assert widths == []
+
+
+def test_evaluation_sees_all_logits(tmp_path: Path, widths: list[tuple[int, int]]) -> None:
+    trainer = text_trainer(tmp_path, eval_dataset=Texts())
+    assert trainer.predict(Texts()).predictions.shape == (6, 8, 20)
+    trainer.evaluate()
+    assert widths == []
+
+
+def test_attach_cuts_batches_only_for_trainers_with_transformers_loss(
+    tmp_path: Path, widths: list[tuple[int, int]]
+) -> None:
+    class Theirs(PlainInOrder):
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            assert inputs["labels"].shape[1] == 8
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    attach(text_trainer(tmp_path, Theirs), STILL).train()
+    attach(text_trainer(tmp_path, PlainInOrder), STILL, supervised_logits=False).train()
+    assert widths == []
+    attach(text_trainer(tmp_path, PlainInOrder), STILL).train()
+    assert widths == [(8, 5), (8, 5)]
+
+
+class ReadsLabels(MixtralForCausalLM):
+    """A forward that needs the labels for something else too."""
+
+    def forward(self, input_ids: Any = None, labels: Any = None, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
+        mask = labels != -100
+        return super().forward(input_ids, attention_mask=torch.ones_like(mask), labels=labels, **kwargs)
+
+
+class ScoresAlone(MixtralForCausalLM):
+    def forward(self, input_ids: Any = None, labels: Any = None, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
+        logits = self.lm_head(self.model(input_ids).last_hidden_state[:, logits_to_keep])
+        return CausalLMOutput(loss=self._score(logits, labels), logits=logits)
+
+    def _score(self, logits: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor | None:
+        return self.loss_function(logits, truth, self.vocab_size) if truth is not None else None
+
+
+class ScoresOtherwise(ScoresAlone):
+    def _score(self, logits: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits[:, 4:-1].flatten(0, 1), truth[:, 5:].flatten())
+
+
+@pytest.mark.parametrize(("cls", "usual"), [(ScoresAlone, True), (ReadsLabels, False), (ScoresOtherwise, False)])
+def test_a_forward_that_does_more_with_labels_is_found_out(cls: type[PreTrainedModel], usual: bool) -> None:
+    assert has_usual_loss(cls(mixtral(False).config)) is usual
+
+
+def test_a_loss_function_that_somebody_set_is_left_alone() -> None:
+    model = mixtral(False)
+    assert has_usual_loss(model)
+    model.loss_function = lambda logits, labels, **_: logits.sum()
+    assert not has_usual_loss(model)
+
+
+def test_a_forward_without_source_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr(supervised_logits.inspect, "getsource", unreadable)
+    supervised_logits._only_scores.cache_clear()
+    try:
+        assert not has_usual_loss(mixtral(False))
+    finally:
+        supervised_logits._only_scores.cache_clear()
+
+
+def test_prompt_tuning_puts_tokens_in_front_and_is_left_alone(tmp_path: Path, widths: list[tuple[int, int]]) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    division = {"llm": "prompt_encoder"}
+    model = peft.get_peft_model(mixtral(False), config)
+    text_trainer(tmp_path, model=model, modules=division).train()
+    assert widths == []
+
+
+def test_lora_s_wrapper_is_looked_through() -> None:
+    assert has_usual_loss(lora_llava(torch.float32))
