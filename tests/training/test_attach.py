@@ -87,7 +87,7 @@ def test_measuring_alone_changes_no_weight(make_trainer: MakeTrainer) -> None:
     plain = make_trainer(name="plain")
     initial = learning(plain)
     finish(plain)
-    attached = finish(attach(make_trainer(name="attached"), MEASURE, supervised_logits=False))
+    attached = finish(attach(make_trainer(name="attached"), MEASURE, supervised_logits=False, feature_cache=0))
     assert all("kappa" in line for line in metrics(attached))
     assert same(learning(plain), learning(attached))
     assert not same(learning(plain), initial)

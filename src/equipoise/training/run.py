@@ -252,6 +252,7 @@ def build_trainer(
         tasks=recipe.balance.tasks if weights_tasks(recipe) else None,
         log_folder=run.path,
         supervised_logits=settings.supervised_logits,
+        feature_cache=settings.feature_cache,
     )
     trainer.recipe = recipe
     trainer.remove_callback(transformers.PrinterCallback)

@@ -24,6 +24,7 @@ from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.recipe import Coordination, TaskWeighting
+from equipoise.training.feature_caching import cache_for, cached
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
 from equipoise.training.supervised_logits import can_shorten, shortened, token_mean
@@ -57,6 +58,7 @@ class _BalanceMixin(Trainer):
         log_folder: Path | None,
         tasks: TaskWeighting | None,
         supervised_logits: bool,
+        feature_cache: int | None,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
         if self.accelerator.num_processes > 1 and measures:
@@ -73,6 +75,7 @@ class _BalanceMixin(Trainer):
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
         self._supervised_logits = supervised_logits
+        self._feature_cache = cache_for(self, feature_cache)
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
             if name not in self.division.trainable:
@@ -114,6 +117,11 @@ class _BalanceMixin(Trainer):
             self.compute_loss_func = self._task_loss
 
     # ------------------------------------------------------------------ transformers' hooks
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's, with what frozen towers say kept meanwhile; measurements and evaluations find it too."""
+        with cached(self.model, self._feature_cache):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As Trainer's, with its parameter groups divided by module."""
@@ -324,6 +332,8 @@ class BalancedTrainer(_BalanceMixin):
         log_folder: where `metrics.jsonl` and `timings.jsonl` go; `args.output_dir` when None.
         supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing
             (docs/speed.md).
+        feature_cache: megabytes of main memory for what frozen towers say of images and clips (docs/speed.md); 0 for
+            none; when None, 256 on a CPU and none elsewhere.
 
     Raises:
         PartitionError: a model with nothing to balance.
@@ -338,6 +348,7 @@ class BalancedTrainer(_BalanceMixin):
         tasks: TaskWeighting | None = None,
         log_folder: Path | None = None,
         supervised_logits: bool = True,
+        feature_cache: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -346,7 +357,7 @@ class BalancedTrainer(_BalanceMixin):
         if self.compute_loss_func is None and forgets:
             self.compute_loss_func = token_mean
         self._begin_balance(
-            coordination or Coordination(), modules, learning_rates, log_folder, tasks, supervised_logits
+            coordination or Coordination(), modules, learning_rates, log_folder, tasks, supervised_logits, feature_cache
         )
 
 
@@ -358,6 +369,7 @@ def attach(
     learning_rates: Mapping[str, float] | None = None,
     tasks: TaskWeighting | None = None,
     supervised_logits: bool = True,
+    feature_cache: int | None = None,
 ) -> AnyTrainer:
     """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
 
@@ -372,6 +384,7 @@ def attach(
         trainer: not yet trained.
         coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
         supervised_logits: as there; a Trainer with a `compute_loss` of its own keeps it as it is.
+        feature_cache: as there.
 
     Returns:
         The same object.
@@ -387,7 +400,9 @@ def attach(
     trainer.__class__ = type(f"Balanced{cls.__name__}", (_BalanceMixin, cls), {})
     assert isinstance(trainer, _BalanceMixin)
     try:
-        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, None, tasks, supervised_logits)
+        trainer._begin_balance(
+            coordination or Coordination(), modules, learning_rates, None, tasks, supervised_logits, feature_cache
+        )
     except BaseException:
         trainer.__class__ = cls  # type: ignore[assignment]
         raise
