@@ -369,7 +369,7 @@ def attach(
     learning_rates: Mapping[str, float] | None = None,
     tasks: TaskWeighting | None = None,
     supervised_logits: bool = True,
-    feature_cache: int | None = None,
+    feature_cache: int | None = 0,
 ) -> AnyTrainer:
     """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
 
@@ -384,7 +384,7 @@ def attach(
         trainer: not yet trained.
         coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
         supervised_logits: as there; a Trainer with a `compute_loss` of its own keeps it as it is.
-        feature_cache: as there.
+        feature_cache: as there; none by default.
 
     Returns:
         The same object.
