@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from equipoise.models.feature_cache import FeatureCache, caching, has_dropout, towers
+from equipoise.models.feature_cache import caching, has_dropout, towers
+from equipoise.models.feature_store import FeatureCache
 from models import zoo
 from tiny import full_llava, llava, llava_batch, lora_llava
 
@@ -196,6 +200,77 @@ def test_what_came_first_stays_and_no_more_than_there_is_room_for() -> None:
         seen = calls_of(model.tower)
         assert torch.equal(model(pictures(5)), expected)
         assert seen == [1, 1]
+
+
+# ------------------------------------------------------------------ a folder
+
+
+def kept(folder: Path, tower: PreTrainedModel, count: int = 3, megabytes: int = 0) -> tuple[FeatureCache, torch.Tensor]:
+    cache = FeatureCache(megabytes, folder)
+    model = Model(tower).eval()
+    with caching(model, cache):
+        return cache, model(pictures(count))
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_serves_the_next_run(tmp_path: Path) -> None:
+    tower = vision()
+    first, expected = kept(tmp_path, tower)
+    assert first.misses == len(files(tmp_path)) == 3
+    second, found = kept(tmp_path, copy.deepcopy(tower))
+    # One is computed, which tells how the tower puts its output together.
+    assert (second.misses, second.hits) == (1, 2)
+    assert torch.equal(found, expected)
+    third, found = kept(tmp_path, copy.deepcopy(tower), megabytes=1)
+    assert len(third) == 3
+    assert torch.equal(found, expected)
+
+
+def test_other_weights_and_other_settings_are_other_files(tmp_path: Path) -> None:
+    tower = vision()
+    kept(tmp_path, tower)
+    assert kept(tmp_path, vision())[0].hits == 0
+    other = copy.deepcopy(tower)
+    other.config.hidden_act = "relu"
+    assert kept(tmp_path, other)[0].hits == 0
+    assert len(files(tmp_path)) == 9
+
+
+def test_weights_that_change_under_way_are_other_files(tmp_path: Path) -> None:
+    model = Model(vision()).eval()
+    with caching(model, FeatureCache(1, tmp_path)):
+        before = model(pictures(2))
+        with torch.no_grad():
+            model.tower.post_layernorm.weight.add_(1)
+            next(model.tower.parameters()).mul_(2)
+        assert not torch.equal(model(pictures(2)), before)
+    assert len(files(tmp_path)) == 4
+
+
+def test_a_spoilt_file_is_computed_anew(tmp_path: Path) -> None:
+    tower = vision()
+    _, expected = kept(tmp_path, tower)
+    files(tmp_path)[0].write_bytes(b"")
+    files(tmp_path)[1].write_bytes(files(tmp_path)[1].read_bytes()[:100])
+    save_file({"other": torch.zeros(2)}, files(tmp_path)[2])
+    mended, found = kept(tmp_path, tower)
+    assert mended.misses == 3
+    assert torch.equal(found, expected)
+    assert kept(tmp_path, tower)[0].misses == 1
+
+
+def test_a_folder_that_cannot_be_written_to_does_not_stop_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    tower = vision()
+    with caplog.at_level(logging.WARNING):
+        _, found = kept(tmp_path / "file", tower)
+    assert torch.equal(found, kept(tmp_path, tower)[1])
+    assert len([record for record in caplog.records if "no more features are written" in record.message]) == 1
 
 
 # ------------------------------------------------------------------ when it is off

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from equipoise import BalancedTrainer, Coordination
 from equipoise.data.collate import Collator
 from equipoise.models import loading
-from equipoise.models.feature_cache import FeatureCache
+from equipoise.models.feature_store import FeatureCache
 from equipoise.recipe import Lora, Model, Recipe
 from equipoise.training.feature_caching import CPU_MEGABYTES, cache_for
 from equipoise.training.run_directory import RunDirectory

@@ -14,13 +14,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 from transformers import PreTrainedModel
 
+from equipoise.models.feature_store import FeatureCache, Features
 from equipoise.modules.forward import RandomState
 from equipoise.modules.partition import find_decoder
 
@@ -30,57 +31,6 @@ PLAIN = (bool, int, float, str, type(None), torch.dtype)
 #: How far, relative to their norm, features of a batch that was encoded as a whole may lie from those of its rows.
 ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
 COARSE_ROUNDING = 0.05
-
-
-class Features(NamedTuple):
-    """What a tower says of one row.
-
-    Attributes:
-        form: how its output is put together, and which of the tensors stands at each place; None where there is none.
-        tensors: [1, ...] each.
-    """
-
-    form: tuple[Any, tuple[int | None, ...]]
-    tensors: tuple[torch.Tensor, ...]
-
-    @property
-    def shapes(self) -> list[torch.Size]:
-        return [value.shape for value in self.tensors]
-
-
-class FeatureCache:
-    """Features by digest, in main memory. What came first stays: an epoch asks for every row once.
-
-    Args:
-        megabytes: how much is kept.
-    """
-
-    def __init__(self, megabytes: int):
-        self.capacity = megabytes * 1_000_000
-        self.size = self.hits = self.misses = 0
-        self._kept: dict[bytes, Features] = {}
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, key: bytes) -> Features | None:
-        """What is kept under this digest."""
-        found = self._kept.get(key)
-        self.hits += found is not None
-        self.misses += found is None
-        return found
-
-    def put(self, key: bytes, features: Features) -> None:
-        """Keep these, if there is room."""
-        size = sum(value.nbytes for value in features.tensors)
-        if key not in self._kept and self.size + size <= self.capacity:
-            self._kept[key] = Features(features.form, tuple(map(_apart, features.tensors)))
-            self.size += size
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-        self.size = 0
 
 
 @contextmanager
@@ -126,6 +76,21 @@ class _Tower:
         self.works = True
         self._compared = False
         self._weights = _weights(module)
+        self._identity = self._identify()
+
+    def _identify(self) -> str:
+        """Names the tower: in this process, or wherever it is the same to the last bit."""
+        if self.cache.folder is None:
+            return self.name
+        settings = {name: value for name, value in self.module.config.to_dict().items() if not name.startswith("_")}
+        machine = [torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
+        if self.module.device.type == "cuda":
+            machine.append(torch.cuda.get_device_name(self.module.device))
+        digest = hashlib.sha256(repr((type(self.module).__qualname__, settings, machine)).encode())
+        for name, value in self.module.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(_bytes_of(value.detach().cpu()))
+        return digest.hexdigest()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -156,11 +121,12 @@ class _Tower:
         if weights != self._weights or norms:
             self.cache.clear()
             self._weights = weights
+            self._identity = self._identify()
         return self.works and not norms and not (self.drops and self.module.training) and _is_frozen(self.module)
 
     def _by_rows(self, batch: _Batch) -> Any:
         """What the module says of the batch; None where its rows cannot be told apart."""
-        keys = batch.digests(self.name)
+        keys = batch.digests(self._identity)
         found: dict[bytes, Features] = {}
         for number, key in enumerate(keys):
             if key in found:
@@ -173,7 +139,7 @@ class _Tower:
                 self.cache.put(key, features)
             found[key] = features
         rows = [found[key] for key in keys]
-        if any(row.form != rows[0].form or row.shapes != rows[0].shapes for row in rows):
+        if any(row.form != rows[0].form for row in rows):
             return None  # it says more of some rows than of others
         joined = _joined(rows, batch.device)
         if len(found) > 1 and not self._compared:
@@ -247,9 +213,8 @@ class _Batch:
         begun = hashlib.sha256(repr((name, self.structure, common, kind, autocast)).encode())
         found = [begun.copy() for _ in self.tensors[0]]
         for value in self.tensors:
-            numbers = value.detach().cpu().contiguous().reshape(len(value), -1).view(torch.uint8).numpy()
-            for digest, row in zip(found, numbers, strict=True):
-                digest.update(row)
+            for digest, row in zip(found, value.detach().cpu(), strict=True):
+                digest.update(_bytes_of(row))
         return [digest.digest() for digest in found]
 
 
@@ -270,12 +235,12 @@ def _features(output: Any) -> Features | None:
     tensors = {id(leaf): leaf for leaf in leaves if leaf is not None}
     order = {key: number for number, key in enumerate(tensors)}
     places = tuple(None if leaf is None else order[id(leaf)] for leaf in leaves)
-    return Features((structure, places), tuple(tensors.values()))
+    return Features(structure, places, tuple(tensors.values()))
 
 
 def _joined(rows: Sequence[Features], device: torch.device) -> Any:
     """The output on a batch, from those on its rows; always in memory of its own, which callers may write to."""
-    structure, places = rows[0].form
+    structure, places, _ = rows[0]
     columns = zip(*(row.tensors for row in rows), strict=True)
     tensors = [torch.cat([value.to(device) for value in column]) for column in columns]
     return pytree.tree_unflatten([None if place is None else tensors[place] for place in places], structure)
@@ -294,12 +259,6 @@ def _agree(whole: Any, joined: Any) -> bool:
     return True
 
 
-def _apart(value: torch.Tensor) -> torch.Tensor:
-    """The tensor in main memory, in storage that holds nothing else."""
-    value = value.detach().cpu()
-    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
-
-
 def _is_frozen(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
 
@@ -307,3 +266,8 @@ def _is_frozen(module: nn.Module) -> bool:
 def _weights(module: nn.Module) -> list[tuple[int, int]]:
     """Changes when a parameter is replaced or written to."""
     return [(parameter.data_ptr(), parameter._version) for parameter in module.parameters()]
+
+
+def _bytes_of(value: torch.Tensor) -> Any:
+    """The tensor's numbers as they lie in memory, a buffer."""
+    return value.contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -253,6 +253,7 @@ def build_trainer(
         log_folder=run.path,
         supervised_logits=settings.supervised_logits,
         feature_cache=settings.feature_cache,
+        feature_folder=settings.feature_folder,
     )
     trainer.recipe = recipe
     trainer.remove_callback(transformers.PrinterCallback)

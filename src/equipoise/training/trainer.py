@@ -59,6 +59,7 @@ class _BalanceMixin(Trainer):
         tasks: TaskWeighting | None,
         supervised_logits: bool,
         feature_cache: int | None,
+        feature_folder: Path | None,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
         if self.accelerator.num_processes > 1 and measures:
@@ -75,7 +76,7 @@ class _BalanceMixin(Trainer):
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
         self._supervised_logits = supervised_logits
-        self._feature_cache = cache_for(self, feature_cache)
+        self._feature_cache = cache_for(self, feature_cache, feature_folder)
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
             if name not in self.division.trainable:
@@ -334,6 +335,7 @@ class BalancedTrainer(_BalanceMixin):
             (docs/speed.md).
         feature_cache: megabytes of main memory for what frozen towers say of images and clips (docs/speed.md); 0 for
             none; when None, 256 on a CPU and none elsewhere.
+        feature_folder: a folder where it is kept for other runs too, without bound.
 
     Raises:
         PartitionError: a model with nothing to balance.
@@ -349,6 +351,7 @@ class BalancedTrainer(_BalanceMixin):
         log_folder: Path | None = None,
         supervised_logits: bool = True,
         feature_cache: int | None = None,
+        feature_folder: Path | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -357,8 +360,9 @@ class BalancedTrainer(_BalanceMixin):
         if self.compute_loss_func is None and forgets:
             self.compute_loss_func = token_mean
         self._begin_balance(
-            coordination or Coordination(), modules, learning_rates, log_folder, tasks, supervised_logits, feature_cache
-        )
+            coordination or Coordination(), modules, learning_rates, log_folder, tasks,
+            supervised_logits, feature_cache, feature_folder,
+        )  # fmt: skip
 
 
 def attach(
@@ -370,6 +374,7 @@ def attach(
     tasks: TaskWeighting | None = None,
     supervised_logits: bool = True,
     feature_cache: int | None = 0,
+    feature_folder: Path | None = None,
 ) -> AnyTrainer:
     """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
 
@@ -384,7 +389,7 @@ def attach(
         trainer: not yet trained.
         coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
         supervised_logits: as there; a Trainer with a `compute_loss` of its own keeps it as it is.
-        feature_cache: as there; none by default.
+        feature_cache, feature_folder: as there; none by default.
 
     Returns:
         The same object.
@@ -401,8 +406,9 @@ def attach(
     assert isinstance(trainer, _BalanceMixin)
     try:
         trainer._begin_balance(
-            coordination or Coordination(), modules, learning_rates, None, tasks, supervised_logits, feature_cache
-        )
+            coordination or Coordination(), modules, learning_rates, None, tasks,
+            supervised_logits, feature_cache, feature_folder,
+        )  # fmt: skip
     except BaseException:
         trainer.__class__ = cls  # type: ignore[assignment]
         raise
