@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BartForCausalLM,
+    Gemma3ForConditionalGeneration,
+    GraniteSpeechForConditionalGeneration,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.modeling_outputs import CausalLMOutput
 
 from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
@@ -286,6 +296,14 @@ class ScoresOtherwise(ScoresAlone):
 @pytest.mark.parametrize(("cls", "usual"), [(ScoresAlone, True), (ReadsLabels, False), (ScoresOtherwise, False)])
 def test_a_forward_that_does_more_with_labels_is_found_out(cls: type[PreTrainedModel], usual: bool) -> None:
     assert has_usual_loss(cls(mixtral(False).config)) is usual
+
+
+@pytest.mark.parametrize(
+    "cls", [Gemma3ForConditionalGeneration, GraniteSpeechForConditionalGeneration, BartForCausalLM]
+)
+def test_classes_that_do_more_with_labels_are_found_out(cls: type[PreTrainedModel]) -> None:
+    """They mask by them, pick them by the attention mask, and do not shift them."""
+    assert not supervised_logits._only_scores(cls, "forward", "labels")
 
 
 def test_a_loss_function_that_somebody_set_is_left_alone() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from equipoise.errors import PartitionError, RecipeError
 from equipoise.models.families import family_of
@@ -27,6 +27,7 @@ from equipoise.recipe import Coordination, TaskWeighting
 from equipoise.training.feature_caching import cache_for, cached
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
+from equipoise.training.step_events import StepEvents
 from equipoise.training.supervised_logits import can_shorten, shortened, token_mean
 from equipoise.training.task_weighting import (
     TASK,
@@ -97,7 +98,7 @@ class _BalanceMixin(Trainer):
         self._task_settings = tasks
         if tasks is not None:
             self._begin_tasks(tasks)
-        self.add_callback(_StepEvents(self))
+        self.add_callback(StepEvents(self))
 
     def _begin_tasks(self, settings: TaskWeighting) -> None:
         """Weight the loss by task: the Trainer's own loss function and label smoothing know nothing of tasks."""
@@ -249,7 +250,7 @@ class _BalanceMixin(Trainer):
             else:
                 logger.warning("%s has no %s: the balance starts anew", checkpoint, STATE_FILE)
 
-    # ------------------------------------------------------------------ called by _StepEvents
+    # ------------------------------------------------------------------ called by StepEvents
 
     def _open_logs(self, step: int) -> None:
         if not self.is_world_process_zero():
@@ -293,31 +294,6 @@ class _BalanceMixin(Trainer):
         began = time.perf_counter()
         yield
         self._balance_seconds += time.perf_counter() - began
-
-
-class _StepEvents(TrainerCallback):
-    """Forwards the moments of a step that only callbacks see."""
-
-    def __init__(self, trainer: _BalanceMixin):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._open_logs(state.global_step)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._begin_step()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._after_optimizer_step()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._end_step()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        self.trainer._after_evaluate(metrics or {})
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._close_logs()
 
 
 class BalancedTrainer(_BalanceMixin):
