@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from transformers.modeling_outputs import CausalLMOutput
 from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
 from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
+from equipoise.errors import RecipeError
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
 from equipoise.training import supervised_logits
 from equipoise.training import trainer as trainer_module
-from equipoise.training.supervised_logits import has_usual_loss, shortened
+from equipoise.training.supervised_logits import SupervisedPlaces, has_usual_loss
 from models import zoo
 from models.zoo import samples
 from tiny import lora_llava
@@ -77,15 +78,16 @@ def arguments(folder: Path, **settings: Any) -> TrainingArguments:
 
 @pytest.fixture
 def widths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Of each batch that was cut: its positions before and after."""
+    """Of each batch that was cut: how many positions it had before and after."""
     seen: list[tuple[int, int]] = []
 
-    def watch(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        cut = shortened(inputs)
-        seen.append((inputs["labels"].shape[1], cut["labels"].shape[1]))
-        return cut
+    class Watched(SupervisedPlaces):
+        def __init__(self, labels: torch.Tensor):
+            super().__init__(labels)
+            assert self.labels.shape == (1, 1 + int((labels[:, 1:] != -100).sum()))
+            seen.append((labels.numel(), self.labels.numel()))
 
-    monkeypatch.setattr(trainer_module, "shortened", watch)
+    monkeypatch.setattr(trainer_module, "SupervisedPlaces", Watched)
     return seen
 
 
@@ -182,18 +184,30 @@ def test_dropout_draws_the_same_masks(checkpoint: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------ the batch
 
 
+class Head(nn.Module):
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
 def test_each_kept_position_meets_its_next_label() -> None:
     labels = torch.tensor([[-100, -100, 5, 6, -100, -100], [7, -100, -100, 8, -100, 9]])
-    cut = shortened({"labels": labels, "input_ids": labels})
-    assert cut["logits_to_keep"].tolist() == [1, 2, 4, 4]
-    assert cut["labels"].tolist() == [[-100, 5, 6, -100], [-100, -100, 8, 9]]
-    assert cut["input_ids"] is labels
+    places, head = SupervisedPlaces(labels), Head()
+    assert places.labels.tolist() == [[-100, 5, 6, 8, 9]]
+    hidden = torch.arange(12.0).view(2, 6, 1)
+    with places.kept(head):
+        assert head(hidden).flatten().tolist() == [1, 2, 8, 10, 10]
+        in_front = torch.cat([torch.full((2, 3, 1), -1.0), hidden], dim=1)  # image tokens
+        assert head(in_front).flatten().tolist() == [1, 2, 8, 10, 10]
+        with pytest.raises(RecipeError, match=r"given \(2, 5, 1\) for labels \(2, 6\)"):
+            head(hidden[:, 1:])
+    assert torch.equal(head(hidden), hidden)
 
 
 def test_a_batch_without_a_supervised_token_keeps_one_position() -> None:
-    cut = shortened({"labels": torch.full((2, 4), -100)})
-    assert cut["logits_to_keep"].tolist() == [0]
-    assert cut["labels"].tolist() == [[-100], [-100]]
+    places, head = SupervisedPlaces(torch.full((2, 4), -100)), Head()
+    assert places.labels.tolist() == [[-100]]
+    with places.kept(head):
+        assert head(torch.ones(2, 4, 3)).shape == (1, 1, 3)
 
 
 # ------------------------------------------------------------------ when it is off
@@ -268,7 +282,7 @@ def test_attach_cuts_batches_only_for_trainers_with_transformers_loss(
     attach(text_trainer(tmp_path, PlainInOrder), STILL, supervised_logits=False).train()
     assert widths == []
     attach(text_trainer(tmp_path, PlainInOrder), STILL).train()
-    assert widths == [(8, 5), (8, 5)]
+    assert widths == [(24, 13), (24, 13)]
 
 
 class ReadsLabels(MixtralForCausalLM):

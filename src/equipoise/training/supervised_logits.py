@@ -1,9 +1,10 @@
-"""A training batch cut down to its supervised positions, so that the LM head runs on those alone.
+"""The LM head at supervised positions alone, while a Trainer trains.
 
-A loss reads the logits of a position only where its next label is supervised. `shortened` gives a model
-`logits_to_keep` and the labels that belong to those positions; the model's own loss (its normalisation, the balancing
-losses of experts), or one that the Trainer computes from its outputs, is then what it would be of all logits, up to the
-order of additions.
+A loss reads the logits of a position only where its next label is supervised. So what enters the head is cut to those
+positions, laid out in one row, and the labels with it. The model's own loss (its normalisation, the balancing losses of
+experts), or one that the Trainer computes from its outputs, is then what it would be of all logits, up to the order of
+additions. `logits_to_keep`, which transformers has for this, keeps whole columns of a batch: where prompts differ in
+length, most of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from equipoise.errors import RecipeError
 from equipoise.modules.forward import IGNORED, keeps_logits
 from equipoise.modules.partition import base_model
 
@@ -42,24 +45,56 @@ def token_mean(
     return total / (num_items_in_batch if num_items_in_batch is not None else (targets_BT != IGNORED).sum())
 
 
-def shortened(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch with `logits_to_keep` [K + 1] and labels [B, K + 1] for K positions that some row supervises.
+class SupervisedPlaces:
+    """The N positions of a batch whose next token is supervised, sample by sample.
 
     Losses shift: the logits of a place meet the label of the next. So a label that none meets stands in front, and a
-    position whose logits meet none comes last.
+    position whose logits meet none comes last: what is laid out has N + 1 places.
 
     Args:
-        inputs: with `labels` [B, T], -100 where nothing is supervised; not yet shifted.
+        labels_BT: -100 where nothing is supervised; not yet shifted.
+
+    Attributes:
+        rows_N, columns_N: where the positions are.
+        labels: [1, N + 1].
     """
-    labels_BT = inputs["labels"]
-    positions_K = (labels_BT[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(-1)
-    last = positions_K[-1:] if len(positions_K) else positions_K.new_zeros(1)
-    labels_BK = torch.nn.functional.pad(labels_BT[:, positions_K + 1], (1, 0), value=IGNORED)
-    return {**inputs, "labels": labels_BK, "logits_to_keep": torch.cat([positions_K, last])}
+
+    def __init__(self, labels_BT: torch.Tensor):
+        self._shape = labels_BT.shape
+        self.rows_N, self.columns_N = (labels_BT[:, 1:] != IGNORED).nonzero(as_tuple=True)
+        next_N = labels_BT[self.rows_N, self.columns_N + 1]
+        self.labels = torch.nn.functional.pad(next_N, (1, 0), value=IGNORED)[None]
+
+    @contextmanager
+    def kept(self, head: nn.Module) -> Iterator[None]:
+        """Inside, the head is given what it would be given at these positions, [1, N + 1, D]."""
+        hook = head.register_forward_pre_hook(lambda _, args: (self._cut(args[0]), *args[1:]))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _cut(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        samples, length = self._shape
+        if hidden_BTD.dim() != 3 or len(hidden_BTD) != samples or hidden_BTD.shape[1] < length:
+            raise RecipeError(
+                f"supervised_logits: the LM head was given {tuple(hidden_BTD.shape)} for labels {tuple(self._shape)}; "
+                "set it to false for this model"
+            )
+        hidden_BTD = hidden_BTD[:, -length:]  # image tokens may stand in front
+        places = self.rows_N * length + self.columns_N
+        places = torch.cat([places, places[-1:] if len(places) else places.new_zeros(1)])
+        return hidden_BTD.flatten(0, 1).index_select(0, places)[None]
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The LM head of a model for which `can_shorten` is true."""
+    head: nn.Module = base_model(model).get_output_embeddings()
+    return head
 
 
 def can_shorten(trainer: Trainer, losses: tuple[Callable, ...], inputs: Mapping[str, Any]) -> bool:
-    """Whether `trainer` trains on `shortened(inputs)` as it does on `inputs`.
+    """Whether `trainer` trains on the supervised places of a batch as it does on the batch.
 
     Args:
         losses: values of `compute_loss_func` that read logits and labels as `token_mean` does.
@@ -72,13 +107,21 @@ def can_shorten(trainer: Trainer, losses: tuple[Callable, ...], inputs: Mapping[
         return False
     if {name for name in inputs if "labels" in name or name == "logits_to_keep"} != {"labels"}:
         return False
-    if inputs["labels"].dim() != 2 or not keeps_logits(model):
+    if inputs["labels"].dim() != 2 or trainer.args.torch_compile or not _calls_head_once(base_model(model)):
         return False
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False  # peft puts tokens in front of the text
     if trainer.compute_loss_func is None:
         return has_usual_loss(model)
     return trainer.compute_loss_func in losses
+
+
+def _calls_head_once(base: Any) -> bool:
+    """Whether the model's forward gives its LM head, once, what stands at all positions."""
+    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    cls: type = type(base)
+    names = [name for name, module in base.named_children() if module is head] if head is not None else []
+    return len(names) == 1 and keeps_logits(base) and _count_calls(cls, "forward", f"self.{names[0]}") == 1
 
 
 def has_usual_loss(model: nn.Module) -> bool:
@@ -96,15 +139,10 @@ def _only_scores(cls: type, method: str, name: str, behind: type | None = None) 
     on to a method of which the same is true.
 
     Args:
-        behind: the method is looked for in the classes behind this one, as by `super()`.
+        behind: as for `_source`.
     """
-    order = cls.__mro__[cls.__mro__.index(behind) + 1 if behind is not None else 0 :]
-    owner = next((parent for parent in order if method in vars(parent)), None)
+    owner, code = _source(cls, method, behind)
     if owner is None:
-        return False
-    try:
-        code = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(vars(owner)[method]))))
-    except (OSError, TypeError, SyntaxError):  # no source to read, or none of a function
         return False
 
     def may_take(called: ast.expr, argument: int | str) -> bool:
@@ -131,3 +169,37 @@ def _only_scores(cls: type, method: str, name: str, behind: type | None = None) 
             arguments += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg]
             harmless.update(id(value) for argument, value in arguments if may_take(node.func, argument))
     return all(id(node) in harmless for node in ast.walk(code) if isinstance(node, ast.Name) and node.id == name)
+
+
+@lru_cache(maxsize=64)
+def _count_calls(cls: type, method: str, called: str) -> int:
+    """How often a method's source calls something, itself or in the class's methods that it calls."""
+    count = 0
+    ahead: list[tuple[str, type | None]] = [(method, None)]
+    seen = set(ahead)
+    while ahead:
+        owner, code = _source(cls, *ahead.pop())
+        for node in ast.walk(code):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            count += ast.unparse(node.func) == called
+            by = ast.unparse(node.func.value)
+            step = node.func.attr, owner if by == "super()" else None
+            if by in ("self", "super()") and step not in seen and inspect.isfunction(getattr(cls, step[0], None)):
+                seen.add(step)
+                ahead.append(step)
+    return count
+
+
+def _source(cls: type, method: str, behind: type | None) -> tuple[type | None, ast.AST]:
+    """The class that defines a method, and the method's source; None and nothing where there is none to read.
+
+    Args:
+        behind: the method is looked for in the classes behind this one, as by `super()`.
+    """
+    order = cls.__mro__[cls.__mro__.index(behind) + 1 if behind is not None else 0 :]
+    owner = next((parent for parent in order if method in vars(parent)), None)
+    try:
+        return owner, ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(vars(owner)[method]))))
+    except (OSError, TypeError, SyntaxError):  # no source, or none of a function
+        return None, ast.Module([], [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from equipoise.training.feature_caching import cache_for, cached
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
 from equipoise.training.step_events import StepEvents
-from equipoise.training.supervised_logits import can_shorten, shortened, token_mean
+from equipoise.training.supervised_logits import SupervisedPlaces, can_shorten, head_of, token_mean
 from equipoise.training.task_weighting import (
     TASK,
     TASK_IDS,
@@ -174,10 +174,16 @@ class _BalanceMixin(Trainer):
     ) -> Any:
         """As Trainer's; text alone through a frozen LLM teaches nothing, which must not stop the run."""
         inputs = {name: value for name, value in inputs.items() if name != TASK_IDS}
-        if not return_outputs and self._shortens(inputs):
-            inputs = shortened(inputs)
         fused = self._tasks is not None and self._tasks.trains and self.compute_loss_func is None
-        with weighing(model, partial(self._task_log_probs, inputs["labels"])) if fused else nullcontext():
+        with ExitStack() as inside:
+            if fused:
+                inside.enter_context(weighing(model, partial(self._task_log_probs, inputs["labels"])))
+            elif not return_outputs and self._shortens(inputs):
+                places = SupervisedPlaces(inputs["labels"])
+                inputs["labels"] = places.labels
+                inside.enter_context(places.kept(head_of(model)))
+                if self._tasks is not None:
+                    self._tasks.lay_out(places.rows_N, places.columns_N)
             result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
         if torch.is_grad_enabled() and not loss.requires_grad:
@@ -190,8 +196,6 @@ class _BalanceMixin(Trainer):
             return False
         if getattr(super().compute_loss, "__func__", None) is not Trainer.compute_loss:
             return False  # another Trainer's, which may do anything with logits
-        if self._tasks is not None and not self._tasks.by_sample:
-            return False  # a row holds several samples; its tasks are told by position
         return can_shorten(self, (token_mean, self._task_loss), inputs)
 
     def _task_loss(
