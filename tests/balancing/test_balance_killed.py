@@ -66,7 +66,11 @@ def test_killed_again_and_again(command: Command, file: Path, tmp_path: Path, fi
         left = {str(inside.relative_to(path)) for inside in path.rglob("*")}
         assert left == {str(inside.relative_to(undisturbed)) for inside in undisturbed.rglob("*")}
     assert {path.name for path in made.path.iterdir()} == {
-        "nodes", "balance.json", "results.json", "costs.json", ".locks"
+        "nodes",
+        "balance.json",
+        "results.json",
+        "costs.json",
+        ".locks",
     }
 
 

@@ -161,9 +161,7 @@ def test_a_run_that_no_machine_can_hold_waits_and_says_so(cluster: Cluster, mach
     console = silent()
     slots = RaySlots(cluster.address, tmp_path, 8, 2, console)
     slots.stop()
-    assert console.file.getvalue() == (
-        "no machine of the cluster has 8 CPUs and 2 GPUs for a run: waiting for one\n"
-    )
+    assert console.file.getvalue() == ("no machine of the cluster has 8 CPUs and 2 GPUs for a run: waiting for one\n")
 
 
 @pytest.mark.parametrize(

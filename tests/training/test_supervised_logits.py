@@ -12,9 +12,6 @@ import torch
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import (
-    BartForCausalLM,
-    Gemma3ForConditionalGeneration,
-    GraniteSpeechForConditionalGeneration,
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedModel,
@@ -32,16 +29,13 @@ from equipoise.models import loading
 from equipoise.recipe import Lora, Model
 from equipoise.training import supervised_logits
 from equipoise.training import trainer as trainer_module
-from equipoise.training.supervised_logits import SupervisedPlaces, has_usual_loss
+from equipoise.training.supervised_logits import SupervisedPlaces
 from models import zoo
 from models.zoo import samples
-from tiny import lora_llava
 from training import _task_gradients as texts
 
 STILL = Coordination("constant", measure=False)
 WEIGHTS = TaskWeighting("fixed", {"a": 3.0, "b": 0.25, "c": 1.5})
-#: Classes whose forward takes `logits_to_keep`; the others train as they did.
-SHORTENS = tuple(family for family in zoo.FAMILIES if family not in ("blip2", "qwen2_audio"))
 Gradients = dict[str, torch.Tensor]
 
 
@@ -88,6 +82,7 @@ def widths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
             seen.append((labels.numel(), self.labels.numel()))
 
     monkeypatch.setattr(trainer_module, "SupervisedPlaces", Watched)
+    monkeypatch.setattr(supervised_logits, "SupervisedPlaces", Watched)
     return seen
 
 
@@ -144,7 +139,7 @@ def test_every_class_has_the_gradients_it_had(
         )  # fmt: skip
         trainer.train()
         found.append((gradient.found, trainer.state.log_history[0]["loss"]))
-        assert len(widths) == (2 if switch and family in SHORTENS else 0)
+        assert len(widths) == (3 if switch else 0)  # the first batch is tried before
     assert all(after < before for before, after in widths)
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-6)
     assert_close(found[1][0], found[0][0], 1e-6)
@@ -247,7 +242,7 @@ def test_the_balancing_loss_of_experts_is_kept(tmp_path: Path, widths: list[tupl
             trainer = text_trainer(tmp_path, model=mixtral(routers), supervised_logits=switch)
             trainer.train()
             losses[switch, routers] = trainer.state.log_history[0]["loss"]
-    assert len(widths) == 4
+    assert len(widths) == 6
     assert losses[False, True] > losses[False, False] + 0.1
     assert losses[True, False] == pytest.approx(losses[False, False], rel=1e-6)
     assert losses[True, True] == pytest.approx(losses[False, True], rel=1e-6)
@@ -282,7 +277,7 @@ def test_attach_cuts_batches_only_for_trainers_with_transformers_loss(
     attach(text_trainer(tmp_path, PlainInOrder), STILL, supervised_logits=False).train()
     assert widths == []
     attach(text_trainer(tmp_path, PlainInOrder), STILL).train()
-    assert widths == [(24, 13), (24, 13)]
+    assert widths == [(24, 13)] * 3  # one of them a trial
 
 
 class ReadsLabels(MixtralForCausalLM):
@@ -293,50 +288,42 @@ class ReadsLabels(MixtralForCausalLM):
         return super().forward(input_ids, attention_mask=torch.ones_like(mask), labels=labels, **kwargs)
 
 
-class ScoresAlone(MixtralForCausalLM):
-    def forward(self, input_ids: Any = None, labels: Any = None, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
-        logits = self.lm_head(self.model(input_ids).last_hidden_state[:, logits_to_keep])
-        return CausalLMOutput(loss=self._score(logits, labels), logits=logits)
-
-    def _score(self, logits: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor | None:
-        return self.loss_function(logits, truth, self.vocab_size) if truth is not None else None
+class ScoresOtherwise(MixtralForCausalLM):
+    def forward(self, input_ids: Any = None, labels: Any = None, **kwargs: Any) -> Any:
+        logits = self.lm_head(self.model(input_ids).last_hidden_state)
+        return CausalLMOutput(loss=logits.square().sum() / labels.shape[1], logits=logits)
 
 
-class ScoresOtherwise(ScoresAlone):
-    def _score(self, logits: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
-        return nn.functional.cross_entropy(logits[:, 4:-1].flatten(0, 1), truth[:, 5:].flatten())
+@pytest.mark.parametrize("cls", [ReadsLabels, ScoresOtherwise])
+def test_a_model_whose_loss_would_be_another_trains_as_it_did(
+    cls: type[PreTrainedModel], tmp_path: Path, widths: list[tuple[int, int]]
+) -> None:
+    found = []
+    for switch in (False, True):
+        torch.manual_seed(0)
+        gradient = Gradient()
+        model = cls(mixtral(False).config)
+        text_trainer(tmp_path, model=model, supervised_logits=switch, callbacks=[gradient]).train()
+        found.append(gradient.found)
+    assert len(widths) == 1  # tried, and never again
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-@pytest.mark.parametrize(("cls", "usual"), [(ScoresAlone, True), (ReadsLabels, False), (ScoresOtherwise, False)])
-def test_a_forward_that_does_more_with_labels_is_found_out(cls: type[PreTrainedModel], usual: bool) -> None:
-    assert has_usual_loss(cls(mixtral(False).config)) is usual
+def test_the_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+    model = mixtral(False).train()
+    norm = model.add_module("norm", nn.BatchNorm1d(8)) or model.norm
+    batch = {"input_ids": torch.arange(8)[None], "labels": torch.arange(8)[None]}
+    state = torch.get_rng_state()
 
+    def loss(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        model.norm(torch.rand(4, 8))
+        return model(**inputs).loss
 
-@pytest.mark.parametrize(
-    "cls", [Gemma3ForConditionalGeneration, GraniteSpeechForConditionalGeneration, BartForCausalLM]
-)
-def test_classes_that_do_more_with_labels_are_found_out(cls: type[PreTrainedModel]) -> None:
-    """They mask by them, pick them by the attention mask, and do not shift them."""
-    assert not supervised_logits._only_scores(cls, "forward", "labels")
-
-
-def test_a_loss_function_that_somebody_set_is_left_alone() -> None:
-    model = mixtral(False)
-    assert has_usual_loss(model)
-    model.loss_function = lambda logits, labels, **_: logits.sum()
-    assert not has_usual_loss(model)
-
-
-def test_a_forward_without_source_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreadable(_: object) -> str:
-        raise OSError
-
-    monkeypatch.setattr(supervised_logits.inspect, "getsource", unreadable)
-    supervised_logits._only_scores.cache_clear()
-    try:
-        assert not has_usual_loss(mixtral(False))
-    finally:
-        supervised_logits._only_scores.cache_clear()
+    assert supervised_logits.agree(model, batch, loss, rounding=1e-4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert norm.num_batches_tracked == 0
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_prompt_tuning_puts_tokens_in_front_and_is_left_alone(tmp_path: Path, widths: list[tuple[int, int]]) -> None:
@@ -346,7 +333,3 @@ def test_prompt_tuning_puts_tokens_in_front_and_is_left_alone(tmp_path: Path, wi
     model = peft.get_peft_model(mixtral(False), config)
     text_trainer(tmp_path, model=model, modules=division).train()
     assert widths == []
-
-
-def test_lora_s_wrapper_is_looked_through() -> None:
-    assert has_usual_loss(lora_llava(torch.float32))

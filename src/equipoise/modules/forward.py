@@ -74,7 +74,7 @@ def supervised(model: nn.Module, inputs: Mapping[str, Any]) -> Supervised:
     mask_BT = targets_BT != IGNORED
     positions = mask_BT.any(dim=0).nonzero().squeeze(-1)
     arguments = {name: value for name, value in inputs.items() if name not in ("labels", GROUPS)}
-    if keeps_logits(model):
+    if _keeps_logits(model):
         logits_BTV = model(**arguments, use_cache=False, logits_to_keep=positions).logits
         targets_BT, mask_BT = targets_BT[:, positions], mask_BT[:, positions]
     else:
@@ -89,8 +89,7 @@ def supervised(model: nn.Module, inputs: Mapping[str, Any]) -> Supervised:
     )
 
 
-def keeps_logits(model: nn.Module) -> bool:
-    """Whether the model can be asked for the logits of some positions alone."""
+def _keeps_logits(model: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters
 
 

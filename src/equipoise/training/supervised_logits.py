@@ -9,22 +9,21 @@ length, most of them.
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from equipoise.errors import RecipeError
-from equipoise.modules.forward import IGNORED, keeps_logits
+from equipoise.modules.forward import IGNORED, RandomState, replaying
 from equipoise.modules.partition import base_model
+
+logger = logging.getLogger(__name__)
 
 
 def token_mean(
@@ -88,13 +87,13 @@ class SupervisedPlaces:
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The LM head of a model for which `can_shorten` is true."""
+    """The LM head of a model for which `may_keep` is true."""
     head: nn.Module = base_model(model).get_output_embeddings()
     return head
 
 
-def can_shorten(trainer: Trainer, losses: tuple[Callable, ...], inputs: Mapping[str, Any]) -> bool:
-    """Whether `trainer` trains on the supervised places of a batch as it does on the batch.
+def may_keep(trainer: Trainer, losses: tuple[Callable, ...], inputs: Mapping[str, Any]) -> bool:
+    """Whether a Trainer's settings and a batch leave room for it; `agree` tells whether the model does.
 
     Args:
         losses: values of `compute_loss_func` that read logits and labels as `token_mean` does.
@@ -103,103 +102,49 @@ def can_shorten(trainer: Trainer, losses: tuple[Callable, ...], inputs: Mapping[
     parallel = trainer.accelerator.parallelism_config
     if trainer.label_smoother is not None or trainer.args.use_liger_kernel or trainer.args.n_gpu > 1:
         return False
-    if parallel is not None and parallel.non_data_parallel_size > 1:
+    if trainer.args.torch_compile or (parallel is not None and parallel.non_data_parallel_size > 1):
         return False
     if {name for name in inputs if "labels" in name or name == "logits_to_keep"} != {"labels"}:
         return False
-    if inputs["labels"].dim() != 2 or trainer.args.torch_compile or not _calls_head_once(base_model(model)):
+    if inputs["labels"].dim() != 2:
         return False
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False  # peft puts tokens in front of the text
-    if trainer.compute_loss_func is None:
-        return has_usual_loss(model)
-    return trainer.compute_loss_func in losses
-
-
-def _calls_head_once(base: Any) -> bool:
-    """Whether the model's forward gives its LM head, once, what stands at all positions."""
-    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
-    cls: type = type(base)
-    names = [name for name, module in base.named_children() if module is head] if head is not None else []
-    return len(names) == 1 and keeps_logits(base) and _count_calls(cls, "forward", f"self.{names[0]}") == 1
-
-
-def has_usual_loss(model: nn.Module) -> bool:
-    """Whether the model's own loss is transformers' causal one, and its forward does nothing else with labels."""
-    base = base_model(model)
-    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+    base: Any = base_model(model)
+    if not hasattr(base, "get_output_embeddings") or base.get_output_embeddings() is None:
         return False
-    cls: type = type(base)
-    return getattr(base, "loss_function", None) is ForCausalLMLoss and _only_scores(cls, "forward", "labels")
+    return trainer.compute_loss_func is None or trainer.compute_loss_func in losses
 
 
-@lru_cache(maxsize=64)
-def _only_scores(cls: type, method: str, name: str, behind: type | None = None) -> bool:
-    """Whether a method uses its argument for nothing but `self.loss_function`, or compares it with None, or hands it
-    on to a method of which the same is true.
+def agree(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    compute_loss: Callable[[nn.Module, dict[str, Any]], torch.Tensor],
+    rounding: float,
+) -> bool:
+    """Whether a batch has the same loss either way, which a model's own loss may prevent by what it does with labels.
+
+    Two forwards without gradients; dropout draws the same masks in both, and nothing of them stays.
 
     Args:
-        behind: as for `_source`.
+        model: as it trains.
+        inputs: the batch.
+        compute_loss: of the model and a batch.
+        rounding: how far, relatively, losses may lie apart: kernels round otherwise for other shapes.
     """
-    owner, code = _source(cls, method, behind)
-    if owner is None:
-        return False
+    state = RandomState()
 
-    def may_take(called: ast.expr, argument: int | str) -> bool:
-        if not isinstance(called, ast.Attribute) or ast.unparse(called.value) not in ("self", "super()"):
-            return False
-        if called.attr == "loss_function":
-            return True
-        taker = getattr(cls, called.attr, None)
-        if not inspect.isfunction(taker):
-            return False
-        if isinstance(argument, int):
-            names = list(inspect.signature(taker).parameters)[1:]  # after self
-            if argument >= len(names):
-                return False
-            argument = names[argument]
-        return _only_scores(cls, called.attr, argument, None if ast.unparse(called.value) == "self" else owner)
+    def loss(labels: torch.Tensor, kept: AbstractContextManager[None]) -> float:
+        with torch.no_grad(), replaying(model, state), kept:
+            return float(compute_loss(model, {**inputs, "labels": labels}))
 
-    harmless: set[int] = set()
-    for node in ast.walk(code):
-        if isinstance(node, ast.Compare) and all(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops):
-            harmless.add(id(node.left))
-        if isinstance(node, ast.Call):
-            arguments: list[tuple[int | str, ast.expr]] = list(enumerate(node.args))
-            arguments += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg]
-            harmless.update(id(value) for argument, value in arguments if may_take(node.func, argument))
-    return all(id(node) in harmless for node in ast.walk(code) if isinstance(node, ast.Name) and node.id == name)
-
-
-@lru_cache(maxsize=64)
-def _count_calls(cls: type, method: str, called: str) -> int:
-    """How often a method's source calls something, itself or in the class's methods that it calls."""
-    count = 0
-    ahead: list[tuple[str, type | None]] = [(method, None)]
-    seen = set(ahead)
-    while ahead:
-        owner, code = _source(cls, *ahead.pop())
-        for node in ast.walk(code):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            count += ast.unparse(node.func) == called
-            by = ast.unparse(node.func.value)
-            step = node.func.attr, owner if by == "super()" else None
-            if by in ("self", "super()") and step not in seen and inspect.isfunction(getattr(cls, step[0], None)):
-                seen.add(step)
-                ahead.append(step)
-    return count
-
-
-def _source(cls: type, method: str, behind: type | None) -> tuple[type | None, ast.AST]:
-    """The class that defines a method, and the method's source; None and nothing where there is none to read.
-
-    Args:
-        behind: the method is looked for in the classes behind this one, as by `super()`.
-    """
-    order = cls.__mro__[cls.__mro__.index(behind) + 1 if behind is not None else 0 :]
-    owner = next((parent for parent in order if method in vars(parent)), None)
+    places = SupervisedPlaces(inputs["labels"])
+    if not len(places.rows_N):
+        return True  # no loss to compare
+    whole = loss(inputs["labels"], nullcontext())
     try:
-        return owner, ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(vars(owner)[method]))))
-    except (OSError, TypeError, SyntaxError):  # no source, or none of a function
-        return None, ast.Module([], [])
+        cut = loss(places.labels, places.kept(head_of(model)))
+    except Exception as error:  # whatever a model's own code does with labels that are not laid out as its inputs are
+        logger.info("supervised_logits: off for this model (%s)", error)
+        return False
+    return math.isclose(cut, whole, rel_tol=rounding, abs_tol=1e-6)

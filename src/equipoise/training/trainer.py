@@ -28,7 +28,7 @@ from equipoise.training.feature_caching import cache_for, cached
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
 from equipoise.training.step_events import StepEvents
-from equipoise.training.supervised_logits import SupervisedPlaces, can_shorten, head_of, token_mean
+from equipoise.training.supervised_logits import SupervisedPlaces, agree, head_of, may_keep, token_mean
 from equipoise.training.task_weighting import (
     TASK,
     TASK_IDS,
@@ -76,7 +76,7 @@ class _BalanceMixin(Trainer):
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
-        self._supervised_logits = supervised_logits
+        self._supervised_logits, self._places_agree = supervised_logits, False
         self._feature_cache = cache_for(self, feature_cache, feature_folder)
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
@@ -178,7 +178,7 @@ class _BalanceMixin(Trainer):
         with ExitStack() as inside:
             if fused:
                 inside.enter_context(weighing(model, partial(self._task_log_probs, inputs["labels"])))
-            elif not return_outputs and self._shortens(inputs):
+            elif not return_outputs and self._keeps_places(model, inputs):
                 places = SupervisedPlaces(inputs["labels"])
                 inputs["labels"] = places.labels
                 inside.enter_context(places.kept(head_of(model)))
@@ -190,13 +190,22 @@ class _BalanceMixin(Trainer):
             loss = loss + 0.0 * next(self.division.parameters())[1].sum()
         return (loss, *outputs) if return_outputs else loss
 
-    def _shortens(self, inputs: Mapping[str, Any]) -> bool:
+    def _keeps_places(self, model: Any, inputs: Mapping[str, Any]) -> bool:
         """Whether this micro-batch trains on the logits of its supervised positions alone."""
         if not self._supervised_logits or not torch.is_grad_enabled():
             return False
         if getattr(super().compute_loss, "__func__", None) is not Trainer.compute_loss:
             return False  # another Trainer's, which may do anything with logits
-        return can_shorten(self, (token_mean, self._task_loss), inputs)
+        if not may_keep(self, (token_mean, self._task_loss), inputs):
+            return False
+        if not self._places_agree:  # tried once, on the first batch of the run
+            coarse = self.accelerator.mixed_precision != "no" or any(p.itemsize < 4 for p in model.parameters())
+            theirs: Any = super().compute_loss
+            agrees = agree(model, inputs, theirs, rounding=1e-2 if coarse else 1e-4)
+            # One process that disagrees is enough: all must make the same forwards.
+            self._supervised_logits = not self._summed(torch.tensor(float(not agrees))).item()
+            self._places_agree = self._supervised_logits
+        return self._supervised_logits
 
     def _task_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
