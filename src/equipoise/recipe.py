@@ -304,6 +304,10 @@ class Train(_Section):
         too_long: what a longer sample does: `raise` ends the run with a line, `cut` loses its end.
         warmup: share of the steps over which the learning rate rises from 0.
         precision: `bf16`: autocast.
+        supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing.
+        feature_cache: megabytes of main memory in which a run keeps what frozen towers say of images and clips; 0 for
+            none; when null, 256 on a CPU and none elsewhere.
+        feature_folder: a folder where it is kept for other runs too, without bound.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
         save_steps: checkpoint each so many steps; null: a tenth of the run.
         save_total_limit: how many checkpoints to keep.
@@ -324,6 +328,9 @@ class Train(_Section):
     max_grad_norm: Annotated[Real, Field(ge=0)] = 1.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
+    supervised_logits: bool = True
+    feature_cache: Annotated[int, Field(ge=0, strict=True)] | None = None
+    feature_folder: Path | None = None
     max_length: Count | None = None
     too_long: Literal["raise", "cut"] = "raise"
     eval_steps: Count | None = None

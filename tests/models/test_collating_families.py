@@ -20,7 +20,7 @@ from equipoise.evaluation.generate import TransformersEngine
 from equipoise.models import loading
 from equipoise.models.families import Family
 from equipoise.recipe import Model
-from equipoise.training.trainer import token_mean
+from equipoise.training.supervised_logits import token_mean
 from models import zoo
 from models.zoo import samples
 from models.zoo.images import LLAVA_TEMPLATE

@@ -76,7 +76,7 @@ def test_kappa_is_in_the_log_history_and_the_log(make_trainer: MakeTrainer) -> N
 
 
 def test_balanced_trainer_and_attach_are_one_thing(make_trainer: MakeTrainer) -> None:
-    attached = finish(attach(make_trainer(name="attached"), COMMIT))
+    attached = finish(attach(make_trainer(name="attached"), COMMIT, feature_cache=None))
     built = finish(make_trainer(BalancedTrainer, "built", coordination=COMMIT))
     assert metrics(attached) == metrics(built)
     assert len(metrics(built)) == STEPS
@@ -87,7 +87,7 @@ def test_measuring_alone_changes_no_weight(make_trainer: MakeTrainer) -> None:
     plain = make_trainer(name="plain")
     initial = learning(plain)
     finish(plain)
-    attached = finish(attach(make_trainer(name="attached"), MEASURE))
+    attached = finish(attach(make_trainer(name="attached"), MEASURE, supervised_logits=False))
     assert all("kappa" in line for line in metrics(attached))
     assert same(learning(plain), learning(attached))
     assert not same(learning(plain), initial)

@@ -153,6 +153,11 @@ class RandomState:
         self.cpu = torch.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
+    def is_now(self) -> bool:
+        """Whether nothing was drawn since."""
+        now = RandomState()
+        return torch.equal(self.cpu, now.cpu) and all(map(torch.equal, self.cuda, now.cuda))
+
     def restore(self) -> None:
         """Put the generators back into these states."""
         torch.set_rng_state(self.cpu)

@@ -251,6 +251,9 @@ def build_trainer(
         learning_rates=rates if isinstance(rates, dict) else None,
         tasks=recipe.balance.tasks if weights_tasks(recipe) else None,
         log_folder=run.path,
+        supervised_logits=settings.supervised_logits,
+        feature_cache=settings.feature_cache,
+        feature_folder=settings.feature_folder,
     )
     trainer.recipe = recipe
     trainer.remove_callback(transformers.PrinterCallback)

@@ -210,6 +210,17 @@ class TaskBalance:
                 "are the compute_loss of transformers' Trainer and, from trl 1.16 on, of SFTTrainer"
             )
 
+    def lay_out(self, rows_N: torch.Tensor, columns_N: torch.Tensor) -> None:
+        """This micro-batch's labels come in one row from now on, [1, N + 1]; the first supervises nothing.
+
+        Args:
+            rows_N, columns_N: the samples and positions whose next labels follow.
+        """
+        if self._tasks is not None:
+            by_sample = self._tasks.dim() == 1
+            tasks_N = self._tasks[rows_N] if by_sample else self._tasks[rows_N, columns_N + 1]
+            self._tasks = torch.nn.functional.pad(tasks_N, (1, 0), value=-1)[None]
+
     def loss(self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
         """This micro-batch's share of the step's loss.
 

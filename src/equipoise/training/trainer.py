@@ -9,23 +9,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from equipoise.errors import PartitionError, RecipeError
 from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
-from equipoise.modules.forward import GROUPS, IGNORED
+from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.recipe import Coordination, TaskWeighting
+from equipoise.training.feature_caching import cache_for, cached
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
+from equipoise.training.step_events import StepEvents
+from equipoise.training.supervised_logits import SupervisedPlaces, agree, head_of, may_keep, token_mean
 from equipoise.training.task_weighting import (
     TASK,
     TASK_IDS,
@@ -55,6 +58,9 @@ class _BalanceMixin(Trainer):
         learning_rates: Mapping[str, float] | None,
         log_folder: Path | None,
         tasks: TaskWeighting | None,
+        supervised_logits: bool,
+        feature_cache: int | None,
+        feature_folder: Path | None,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
         if self.accelerator.num_processes > 1 and measures:
@@ -70,6 +76,8 @@ class _BalanceMixin(Trainer):
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
+        self._supervised_logits, self._places_agree = supervised_logits, False
+        self._feature_cache = cache_for(self, feature_cache, feature_folder)
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
             if name not in self.division.trainable:
@@ -90,7 +98,7 @@ class _BalanceMixin(Trainer):
         self._task_settings = tasks
         if tasks is not None:
             self._begin_tasks(tasks)
-        self.add_callback(_StepEvents(self))
+        self.add_callback(StepEvents(self))
 
     def _begin_tasks(self, settings: TaskWeighting) -> None:
         """Weight the loss by task: the Trainer's own loss function and label smoothing know nothing of tasks."""
@@ -111,6 +119,11 @@ class _BalanceMixin(Trainer):
             self.compute_loss_func = self._task_loss
 
     # ------------------------------------------------------------------ transformers' hooks
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's, with what frozen towers say kept meanwhile; measurements and evaluations find it too."""
+        with cached(self.model, self._feature_cache):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As Trainer's, with its parameter groups divided by module."""
@@ -162,12 +175,37 @@ class _BalanceMixin(Trainer):
         """As Trainer's; text alone through a frozen LLM teaches nothing, which must not stop the run."""
         inputs = {name: value for name, value in inputs.items() if name != TASK_IDS}
         fused = self._tasks is not None and self._tasks.trains and self.compute_loss_func is None
-        with weighing(model, partial(self._task_log_probs, inputs["labels"])) if fused else nullcontext():
+        with ExitStack() as inside:
+            if fused:
+                inside.enter_context(weighing(model, partial(self._task_log_probs, inputs["labels"])))
+            elif not return_outputs and self._keeps_places(model, inputs):
+                places = SupervisedPlaces(inputs["labels"])
+                inputs["labels"] = places.labels
+                inside.enter_context(places.kept(head_of(model)))
+                if self._tasks is not None:
+                    self._tasks.lay_out(places.rows_N, places.columns_N)
             result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
         if torch.is_grad_enabled() and not loss.requires_grad:
             loss = loss + 0.0 * next(self.division.parameters())[1].sum()
         return (loss, *outputs) if return_outputs else loss
+
+    def _keeps_places(self, model: Any, inputs: Mapping[str, Any]) -> bool:
+        """Whether this micro-batch trains on the logits of its supervised positions alone."""
+        if not self._supervised_logits or not torch.is_grad_enabled():
+            return False
+        if getattr(super().compute_loss, "__func__", None) is not Trainer.compute_loss:
+            return False  # another Trainer's, which may do anything with logits
+        if not may_keep(self, (token_mean, self._task_loss), inputs):
+            return False
+        if not self._places_agree:  # tried once, on the first batch of the run
+            coarse = self.accelerator.mixed_precision != "no" or any(p.itemsize < 4 for p in model.parameters())
+            theirs: Any = super().compute_loss
+            agrees = agree(model, inputs, theirs, rounding=1e-2 if coarse else 1e-4)
+            # One process that disagrees is enough: all must make the same forwards.
+            self._supervised_logits = not self._summed(torch.tensor(float(not agrees))).item()
+            self._places_agree = self._supervised_logits
+        return self._supervised_logits
 
     def _task_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -225,7 +263,7 @@ class _BalanceMixin(Trainer):
             else:
                 logger.warning("%s has no %s: the balance starts anew", checkpoint, STATE_FILE)
 
-    # ------------------------------------------------------------------ called by _StepEvents
+    # ------------------------------------------------------------------ called by StepEvents
 
     def _open_logs(self, step: int) -> None:
         if not self.is_world_process_zero():
@@ -271,49 +309,6 @@ class _BalanceMixin(Trainer):
         self._balance_seconds += time.perf_counter() - began
 
 
-class _StepEvents(TrainerCallback):
-    """Forwards the moments of a step that only callbacks see."""
-
-    def __init__(self, trainer: _BalanceMixin):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._open_logs(state.global_step)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._begin_step()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._after_optimizer_step()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._end_step()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        self.trainer._after_evaluate(metrics or {})
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._close_logs()
-
-
-def token_mean(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Negative log-likelihood, a mean over the supervised tokens of the whole optimizer step, as a Trainer calls it.
-
-    Args:
-        outputs: with `logits` [B, T', V], T' >= T where a model puts image tokens in front.
-        labels: [B, T], -100 where nothing is supervised.
-        num_items_in_batch: the step's supervised tokens; this batch's when None.
-    """
-    logits_BTV = outputs.logits[:, -labels.shape[1] :].float()
-    targets_BT = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    total = torch.nn.functional.cross_entropy(
-        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / (num_items_in_batch if num_items_in_batch is not None else (targets_BT != IGNORED).sum())
-
-
 class BalancedTrainer(_BalanceMixin):
     """A transformers Trainer whose modules learn at a coordinated pace.
 
@@ -325,6 +320,11 @@ class BalancedTrainer(_BalanceMixin):
         tasks: how tasks are weighted in the loss; each training sample names its task by a key or attribute `task`,
             a plain dataset by a column `task` of names. The loss is the Trainer's own when None.
         log_folder: where `metrics.jsonl` and `timings.jsonl` go; `args.output_dir` when None.
+        supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing
+            (docs/speed.md).
+        feature_cache: megabytes of main memory for what frozen towers say of images and clips (docs/speed.md); 0 for
+            none; when None, 256 on a CPU and none elsewhere.
+        feature_folder: a folder where it is kept for other runs too, without bound.
 
     Raises:
         PartitionError: a model with nothing to balance.
@@ -338,6 +338,9 @@ class BalancedTrainer(_BalanceMixin):
         learning_rates: Mapping[str, float] | None = None,
         tasks: TaskWeighting | None = None,
         log_folder: Path | None = None,
+        supervised_logits: bool = True,
+        feature_cache: int | None = None,
+        feature_folder: Path | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -345,7 +348,10 @@ class BalancedTrainer(_BalanceMixin):
         forgets = not self.model_accepts_loss_kwargs or family_of(self.model).loss_from_logits
         if self.compute_loss_func is None and forgets:
             self.compute_loss_func = token_mean
-        self._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder, tasks)
+        self._begin_balance(
+            coordination or Coordination(), modules, learning_rates, log_folder, tasks,
+            supervised_logits, feature_cache, feature_folder,
+        )  # fmt: skip
 
 
 def attach(
@@ -355,6 +361,9 @@ def attach(
     modules: Mapping[str, str] | None = None,
     learning_rates: Mapping[str, float] | None = None,
     tasks: TaskWeighting | None = None,
+    supervised_logits: bool = True,
+    feature_cache: int | None = 0,
+    feature_folder: Path | None = None,
 ) -> AnyTrainer:
     """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
 
@@ -368,6 +377,8 @@ def attach(
     Args:
         trainer: not yet trained.
         coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
+        supervised_logits: as there; a Trainer with a `compute_loss` of its own keeps it as it is.
+        feature_cache, feature_folder: as there; none by default.
 
     Returns:
         The same object.
@@ -383,7 +394,10 @@ def attach(
     trainer.__class__ = type(f"Balanced{cls.__name__}", (_BalanceMixin, cls), {})
     assert isinstance(trainer, _BalanceMixin)
     try:
-        trainer._begin_balance(coordination or Coordination(), modules, learning_rates, log_folder=None, tasks=tasks)
+        trainer._begin_balance(
+            coordination or Coordination(), modules, learning_rates, None, tasks,
+            supervised_logits, feature_cache, feature_folder,
+        )  # fmt: skip
     except BaseException:
         trainer.__class__ = cls  # type: ignore[assignment]
         raise
