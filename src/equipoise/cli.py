@@ -228,6 +228,39 @@ def deltas(
     )
 
 
+@app.command()
+def bench(
+    what: Annotated[
+        list[Literal["steps", "memory", "fidelity", "growth"]] | None,
+        typer.Argument(metavar="[WHAT]...", help="steps, memory, fidelity, growth; by default steps and memory."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Counted rounds; by default 30, of growth 10. Steps of fidelity; by default 200."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs fidelity is measured on: seeds 0, 1, ...")] = 3,
+    stack: Annotated[Literal["vision", "audio", "both"], typer.Option(help="Which embedded models.")] = "both",
+    model: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="A recipe to train instead of the embedded ones'.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder of bench.json; parts measured earlier stay.")] = Path(
+        "runs/bench"
+    ),
+) -> None:
+    """What balance costs and how far its estimates can be trusted; every figure is a ratio."""
+    recipe = load_recipe(model) if model is not None else None
+    from equipoise.bench.run import STACKS
+    from equipoise.bench.run import bench as run_bench
+    from equipoise.bench.run import stack as load_stack
+
+    if model is not None and recipe is not None:
+        recipes = {model.stem: recipe}
+    else:
+        recipes = {name: load_stack(name) for name in STACKS if stack in (name, "both")}
+    file = run_bench(what or ["steps", "memory"], recipes, out, console, steps, range(seeds))
+    console.print(f"bench: {file}", highlight=False)
+
+
 @data.command("show")
 def data_show(recipe: RecipeFile, overrides: Overrides = None, seed: Seed = None) -> None:
     """Read every task; print counts, token lengths, what cannot be read, and a sample of each."""

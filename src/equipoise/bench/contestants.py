@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: each is one way to train, and becomes a real Trainer whose own loop makes the steps."""
+"""Who takes part in a benchmark: each is a way to train, and becomes a real Trainer whose own loop makes the steps."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ class Contestant:
                 "tasks": TaskWeighting(self.weighter),
             }
         )
-        return recipe.model_copy(
-            update={"balance": balance, "train": recipe.train.model_copy(update=dict(self.train))}
-        )
+        return recipe.model_copy(update={"balance": balance, "train": recipe.train.model_copy(update=dict(self.train))})
 
 
 UNBALANCED = {"schedule": "constant", "measure": False}
@@ -103,14 +101,14 @@ def build(contestant: Contestant, stage: Stage, folder: Path) -> Trainer:
                 model=model,
                 args=TrainingArguments(**arguments),
                 data_collator=collator,
-                train_dataset=stage.samples,  # type: ignore[arg-type] # a sequence is all that a DataLoader needs
+                train_dataset=stage.samples,
                 processing_class=stage.processor,
             )
         else:
             trainer = _sft(model, arguments, collator, stage)
         trainer.remove_callback(transformers.PrinterCallback)
     trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
-    trainer._get_train_sampler = lambda *_: stage.order  # type: ignore[method-assign,assignment,return-value]
+    trainer._get_train_sampler = lambda *_: stage.order  # type: ignore[method-assign,assignment]
     return trainer
 
 

@@ -72,7 +72,9 @@ def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) 
     with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
         trainer: Any = build(EXACT, stage, Path(scratch))
         onlooking = replace(recipe.balance.modules, schedule="constant", measure=True, theory=False)
-        callback = _Watch(trainer, {DEFAULT: onlooking}, lambda n: notify(f"fidelity: seed {seed}, step {n} of {steps}"))
+        callback = _Watch(
+            trainer, {DEFAULT: onlooking}, lambda n: notify(f"fidelity: seed {seed}, step {n} of {steps}")
+        )
         trainer.add_callback(callback)
         trainer.train()
     watched = callback.watched

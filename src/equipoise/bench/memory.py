@@ -1,4 +1,6 @@
-"""The memory that steps need, each contestant in a process of its own: `python -m equipoise.bench.memory RECIPE NAME STEPS`.
+"""The memory that steps need, each contestant in a process of its own.
+
+    python -m equipoise.bench.memory RECIPE NAME STEPS
 
 The process loads the model, builds the Trainer, touches every weight, and asks the system to forget the peak so far.
 What is resident then is the base; the peak of `train()` is what counts. On CUDA, torch's own counters tell as well.

@@ -16,9 +16,7 @@ WARM_UP = 2  # rounds that are not counted: the first step allocates, the second
 Notify = Callable[[str], None]
 
 
-def time_steps(
-    recipe: Recipe, contestants: Sequence[Contestant], rounds: int, notify: Notify
-) -> dict[str, list[Step]]:
+def time_steps(recipe: Recipe, contestants: Sequence[Contestant], rounds: int, notify: Notify) -> dict[str, list[Step]]:
     """Let the contestants make one step a round.
 
     Args:
