@@ -71,7 +71,9 @@ def test_other_parts_stay(recipe: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_mistakes(command: Command, recipe: Path, tmp_path: Path) -> None:
-    assert "gowth" in command("bench", "gowth", "--model", recipe)["printed"]
+    done = command("bench", "steps", "gowth", "--model", recipe)
+    assert done["status"] == 2
+    assert done["printed"].strip() == "equipoise: bench: found 'gowth'; allowed: steps, memory, fidelity, growth"
     (tmp_path / "bench.json").write_text("[1]")
     done = command("bench", "steps", "--model", recipe, "--out", tmp_path)
     assert done["status"] == 2

@@ -50,6 +50,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
 Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
+BENCHED = ("steps", "memory", "fidelity", "growth")
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
 
 
@@ -231,7 +232,7 @@ def deltas(
 @app.command()
 def bench(
     what: Annotated[
-        list[Literal["steps", "memory", "fidelity", "growth"]] | None,
+        list[str] | None,
         typer.Argument(metavar="[WHAT]...", help="steps, memory, fidelity, growth; by default steps and memory."),
     ] = None,
     steps: Annotated[
@@ -248,16 +249,17 @@ def bench(
     ),
 ) -> None:
     """What balance costs and how far its estimates can be trusted; every figure is a ratio."""
+    for part in what or []:
+        if part not in BENCHED:
+            raise RecipeError(f"bench: found {part!r}; allowed: {', '.join(BENCHED)}")
     recipe = load_recipe(model) if model is not None else None
-    from equipoise.bench.run import STACKS
-    from equipoise.bench.run import bench as run_bench
-    from equipoise.bench.run import stack as load_stack
+    from equipoise.bench import run as benchmark
 
     if model is not None and recipe is not None:
         recipes = {model.stem: recipe}
     else:
-        recipes = {name: load_stack(name) for name in STACKS if stack in (name, "both")}
-    file = run_bench(what or ["steps", "memory"], recipes, out, console, steps, range(seeds))
+        recipes = {name: benchmark.embedded(name) for name in benchmark.STACKS if stack in (name, "both")}
+    file = benchmark.bench(what or ["steps", "memory"], recipes, out, console, steps, range(seeds))
     console.print(f"bench: {file}", highlight=False)
 
 

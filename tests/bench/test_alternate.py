@@ -52,6 +52,16 @@ def test_contestants_share_frozen_weights_and_begin_alike(make_recipe: Callable[
         assert (one[name] is other[name]) == (name in frozen)
 
 
+def test_samples_come_as_in_training_or_again_and_again(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe()  # 24 samples, 4 a step
+    order = set_up(recipe, 9, lambda _: None).order
+    assert sorted(order[:24]) == list(range(24))
+    assert len(order) == 36
+    assert order[24:] != order[:12]  # the second epoch's order is its own
+    again = set_up(recipe, 9, lambda _: None, repeat=2).order
+    assert again == (order[:8] * 5)[:36]
+
+
 def test_one_at_a_time_in_another_order_each_round(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     recipe = make_recipe(gradient_accumulation=1)
     trainers = built(recipe, tmp_path, [REFERENCE, PLAIN, COORDINATED[0]], steps=6)

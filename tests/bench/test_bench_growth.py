@@ -41,4 +41,4 @@ def test_a_row_a_value() -> None:
         assert row["costs"][REFERENCE.name]["ratio"] == 1
         assert row["costs"]["commit, exact"]["share"] == 1
         assert row["costs"]["commit-clr"]["share"] == pytest.approx(0.2)
-    assert "growth, tasks 2: steps: round 7 of 7" in said
+    assert "growth, tasks 2: steps: round 9 of 9" in said

@@ -1,4 +1,4 @@
-"""How the cost of balance grows with batch, answer length, vocabulary, modules and tasks; a small random-weight model."""
+"""How the cost of balance grows with batch, answer length, vocabulary, modules and tasks, on a small random model."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,24 +25,23 @@ from equipoise.recipe import Recipe, load_recipe
 from equipoise.training.run import environment
 from equipoise.training.run_directory import write_json
 
-Part = Literal["steps", "memory", "fidelity", "growth"]
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS = ("steps", "memory", "fidelity", "growth")
 STACKS = {"vision": "bench-vision.yaml", "audio": "bench-audio.yaml"}
 #: Rounds or steps of each part where the command says nothing.
-LENGTHS: dict[Part, int] = {"steps": 30, "memory": STEPS, "fidelity": 200, "growth": 10}
+LENGTHS = {"steps": 30, "memory": STEPS, "fidelity": 200, "growth": 10}
 SYNTHETIC = "random weights"
 SECONDS_BETWEEN_LINES = 20.0
 Notify = Callable[[str], None]
 
 
-def stack(name: str) -> Recipe:
+def embedded(name: str) -> Recipe:
     """The recipe of an embedded stack."""
     with resources.as_file(resources.files("equipoise") / "recipes" / STACKS[name]) as file:
         return load_recipe(file)
 
 
 def bench(
-    what: Sequence[Part],
+    what: Sequence[str],
     recipes: Mapping[str, Recipe],
     out: Path,
     console: Console,
@@ -52,7 +51,7 @@ def bench(
     """Measure each part for each recipe, and growth once.
 
     Args:
-        what: the parts.
+        what: some of `PARTS`.
         recipes: by the name that stands in the file.
         out: the folder of `bench.json`, which keeps the parts that are not measured now.
         console: for progress and tables.
@@ -65,7 +64,7 @@ def bench(
     file = out / "bench.json"
     found = _earlier(file)
 
-    def keep(subject: str, part: Part, length: int, result: Mapping[str, Any]) -> None:
+    def keep(subject: str, part: str, length: int, result: Mapping[str, Any]) -> None:
         entry = {"command": {"steps": length}, "environment": _environment(), **result}
         found.setdefault(subject, {})[part] = entry
         write_json(file, found)
@@ -90,7 +89,7 @@ def bench(
     return file
 
 
-def _measure(part: Part, recipe: Recipe, length: int, seeds: Sequence[int], notify: Notify) -> dict[str, Any]:
+def _measure(part: str, recipe: Recipe, length: int, seeds: Sequence[int], notify: Notify) -> dict[str, Any]:
     if part == "steps":
         costs = step_costs(time_steps(recipe, line_up(), length, notify))
         return {"recipe": recipe.to_yaml(), "costs": {name: cost.as_dict() for name, cost in costs.items()}}
@@ -110,7 +109,7 @@ def _measure(part: Part, recipe: Recipe, length: int, seeds: Sequence[int], noti
     return {"recipe": recipe.to_yaml(), "pooled": figures, "seeds": by_seed}
 
 
-def _print(part: Part, result: Mapping[str, Any], console: Console) -> None:
+def _print(part: str, result: Mapping[str, Any], console: Console) -> None:
     if part == "steps":
         print_steps(result["costs"], console)
     elif part == "memory":

@@ -38,11 +38,14 @@ class Stage:
     order: list[int]
 
 
-def set_up(recipe: Recipe, steps: int, notify: Callable[[str], None]) -> Stage:
+def set_up(recipe: Recipe, steps: int, notify: Callable[[str], None], repeat: int | None = None) -> Stage:
     """Load a recipe's model and data for so many steps.
 
     The learning rate stays constant from the first step on, so that every step moves the model and can be measured;
     nothing is validated, saved or reported on the way.
+
+    Args:
+        repeat: draw the samples of so many steps alone, and those again and again; all of the recipe's when None.
 
     Raises:
         RecipeError, DataError, PartitionError: the recipe cannot be run.
@@ -60,7 +63,7 @@ def set_up(recipe: Recipe, steps: int, notify: Callable[[str], None]) -> Stage:
     model = loading.load(recipe.model)
     if recipe.train.precision != "float32":
         learn_in_float32(model)
-    return Stage(recipe, model, loading.load_processor(recipe.model), samples, _order(recipe, samples, steps))
+    return Stage(recipe, model, loading.load_processor(recipe.model), samples, _order(recipe, samples, steps, repeat))
 
 
 def copy_of(model: AnyModel) -> AnyModel:
@@ -69,13 +72,14 @@ def copy_of(model: AnyModel) -> AnyModel:
     return copy.deepcopy(model, memo=frozen)
 
 
-def _order(recipe: Recipe, samples: Mixture, steps: int) -> list[int]:
-    """As the recipe's training draws them, epoch after epoch."""
+def _order(recipe: Recipe, samples: Mixture, steps: int, repeat: int | None) -> list[int]:
+    """As the recipe's training draws them, epoch after epoch, or the beginning of that again and again."""
     size, together = recipe.train.batch_size, recipe.train.gradient_accumulation
     weights = [task.weight for task in recipe.tasks if task.name in samples.parts]
     drawn: list[int] = []
     epoch = 0
-    while len(drawn) < steps * size * together:
+    different = min(steps, repeat or steps) * size * together
+    while len(drawn) < different:
         drawn += samples.order(recipe.data, weights, size, together, recipe.train.seed, epoch).tolist()
         epoch += 1
-    return drawn[: steps * size * together]
+    return [drawn[number % different] for number in range(steps * size * together)]

@@ -12,7 +12,10 @@ from equipoise.bench.ratios import Cost, cost
 from equipoise.bench.stage import set_up
 from equipoise.recipe import Recipe
 
-WARM_UP = 2  # rounds that are not counted: the first step allocates, the second is the first to look back
+#: Rounds that are not counted, and whose batches come again and again after them. So what is timed is a step of any
+#: epoch but the first: whatever a Trainer keeps of samples that it has seen is there. No divisor of the usual `every`,
+#: so that it is not always the same batch that is measured on.
+WARM_UP = 4
 Notify = Callable[[str], None]
 
 
@@ -28,7 +31,7 @@ def time_steps(recipe: Recipe, contestants: Sequence[Contestant], rounds: int, n
     """
     rounds = counted(recipe, rounds)
     total = WARM_UP + rounds
-    stage = set_up(recipe, total, notify)
+    stage = set_up(recipe, total, notify, repeat=WARM_UP)
     with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
         trainers = {
             contestant.name: build(contestant, stage, Path(scratch) / str(number))

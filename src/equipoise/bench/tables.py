@@ -24,7 +24,7 @@ def print_steps(costs: Mapping[str, Mapping[str, Any]], console: Console) -> Non
     rounds = len(costs[first]["ratios"])
     console.print(
         f"medians over {rounds} rounds of the ratio to the round's step of {first}; steps that measure and steps that "
-        "do not are weighted as they come; the batch is collated before",
+        "do not are weighted as they come; batches are collated before, and were seen before",
         highlight=False,
     )
 
