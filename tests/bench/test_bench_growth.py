@@ -32,13 +32,13 @@ def test_a_size_is_what_the_model_trains_on(size: Size, tmp_path: Path) -> None:
 def test_a_row_a_value() -> None:
     before = os.environ["EQUIPOISE_INDEX"]
     said: list[str] = []
-    found = growth(1, said.append, {"tasks": (1, 2)})
+    found = growth(1, said.append, {"batch": (1, 2)})
     assert os.environ["EQUIPOISE_INDEX"] == before
-    assert [row["value"] for row in found["tasks"]] == [1, 2]
-    assert found["tasks"][0]["reference"] == 1
-    for row in found["tasks"]:
+    assert [row["value"] for row in found["batch"]] == [1, 2]
+    assert found["batch"][0]["reference"] == 1
+    for row in found["batch"]:
         assert list(row["costs"]) == [c.name for c in (REFERENCE, DYNAMIC_WEIGHTS, *COORDINATED)]
         assert row["costs"][REFERENCE.name]["ratio"] == 1
         assert row["costs"]["commit, exact"]["share"] == 1
         assert row["costs"]["commit-clr"]["share"] == pytest.approx(0.2)
-    assert "growth, tasks 2: steps: round 9 of 9" in said
+    assert "growth, batch 2: steps: round 9 of 9" in said
