@@ -247,7 +247,8 @@ def build_trainer(
     validation: Mixture | None,
 ) -> RunTrainer:
     """The Trainer of a run; everything it writes goes below the run directory."""
-    rates = recipe.train.learning_rate
+    settings = recipe.train
+    rates = settings.learning_rate
     arguments = TrainingArguments(**training_arguments(recipe, run, len(samples), validation is not None))
     trainer = RunTrainer(
         model=model,
