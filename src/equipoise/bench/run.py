@@ -60,7 +60,13 @@ def bench(
 
     Returns:
         The file. It is written anew, atomically, after each part.
+
+    Raises:
+        RunError: the folder holds another `bench.json`, or there are several processes.
+        RecipeError, DataError, PartitionError: a recipe cannot be run.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("equipoise bench runs in one process")
     file = out / "bench.json"
     found = _earlier(file)
 
