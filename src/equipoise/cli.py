@@ -50,6 +50,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
 Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
+BENCHED = ("steps", "memory", "fidelity", "growth")
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
 
 
@@ -227,6 +228,40 @@ def deltas(
             for method, found in compared.items()
         }
     )
+
+
+@app.command()
+def bench(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WHAT]...", help="steps, memory, fidelity, growth; by default steps and memory."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Counted rounds; by default 30, of growth 10. Steps of fidelity; by default 200."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs fidelity is measured on: seeds 0, 1, ...")] = 3,
+    stack: Annotated[Literal["vision", "audio", "both"], typer.Option(help="Which embedded models.")] = "both",
+    model: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="A recipe to train instead of the embedded ones'.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder of bench.json; parts measured earlier stay.")] = Path(
+        "runs/bench"
+    ),
+) -> None:
+    """What balance costs and how far its estimates can be trusted; every figure is a ratio."""
+    for part in what or []:
+        if part not in BENCHED:
+            raise RecipeError(f"bench: found {part!r}; allowed: {', '.join(BENCHED)}")
+    recipe = load_recipe(model) if model is not None else None
+    from equipoise.bench import run as benchmark
+
+    if model is not None and recipe is not None:
+        recipes = {model.stem: recipe}
+    else:
+        recipes = {name: benchmark.embedded(name) for name in benchmark.STACKS if stack in (name, "both")}
+    file = benchmark.bench(what or ["steps", "memory"], recipes, out, console, steps, range(seeds))
+    console.print(f"bench: {file}", highlight=False)
 
 
 @data.command("show")

@@ -193,20 +193,17 @@ def preflight(recipe: Recipe) -> None:
             raise RecipeError(f"train.arguments.{name}: {why}")
 
 
-def build_trainer(
-    recipe: Recipe,
-    run: RunDirectory,
-    model: PreTrainedModel | PeftModel,
-    processor: ProcessorMixin,
-    samples: Mixture,
-    validation: Mixture | None,
-) -> RunTrainer:
-    """The Trainer of a run; everything it writes goes below the run directory."""
+def training_arguments(recipe: Recipe, run: RunDirectory, samples: int, validates: bool) -> dict[str, Any]:
+    """The fields of transformers' TrainingArguments that a run on so many samples sets.
+
+    Args:
+        validates: whether there is a validation part to measure the loss of.
+    """
     settings = recipe.train
     rates = settings.learning_rate
-    steps = settings.max_steps or _steps(len(samples), recipe)
+    steps = settings.max_steps or _steps(samples, recipe)
     has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
-    arguments = TrainingArguments(
+    return dict(
         **{"use_cpu": not has_accelerator, **settings.arguments},
         output_dir=str(run.checkpoints),
         learning_rate=rates if isinstance(rates, float | int) else max(rates.values()),
@@ -226,7 +223,7 @@ def build_trainer(
         activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        eval_strategy="steps" if validation else "no",
+        eval_strategy="steps" if validates else "no",
         eval_steps=settings.eval_steps,
         prediction_loss_only=True,
         save_strategy="steps",
@@ -239,6 +236,20 @@ def build_trainer(
         disable_tqdm=True,
         seed=settings.seed,
     )
+
+
+def build_trainer(
+    recipe: Recipe,
+    run: RunDirectory,
+    model: PreTrainedModel | PeftModel,
+    processor: ProcessorMixin,
+    samples: Mixture,
+    validation: Mixture | None,
+) -> RunTrainer:
+    """The Trainer of a run; everything it writes goes below the run directory."""
+    settings = recipe.train
+    rates = settings.learning_rate
+    arguments = TrainingArguments(**training_arguments(recipe, run, len(samples), validation is not None))
     trainer = RunTrainer(
         model=model,
         args=arguments,

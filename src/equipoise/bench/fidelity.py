@@ -1,0 +1,144 @@
+"""How well the default estimator agrees with the exact one: both see the steps of the same runs.
+
+A run trains with `commit` and `exact`, in our Trainer's own loop. The recipe's own estimator, and `lookback` from the
+drifts that the regulariser needs anyway, see each step and change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from equipoise.bench.contestants import Contestant, build
+from equipoise.bench.stage import set_up
+from equipoise.bench.watching import Seen, Watched
+from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
+from equipoise.modules.coordinator import Coordinator
+from equipoise.modules.partition import LLM
+from equipoise.recipe import Recipe
+
+EXACT = Contestant("exact", modules={"schedule": "commit", "estimator": "exact"})
+DEFAULT = "default"
+
+
+@dataclass
+class Agreement:
+    """An estimator beside the exact one.
+
+    Attributes:
+        log_kappas: pairs (its log kappa~, exact's) after each of its measurements, each of its own window.
+        same_span: likewise, exact's averaged over the steps that the estimator's window reaches over; what is left is
+            the estimator's error without the lag of a longer window.
+        factor_errors: of each module's learning-rate factor at each step, against exact's.
+    """
+
+    log_kappas: list[tuple[float, float]] = field(default_factory=list)
+    same_span: list[tuple[float, float]] = field(default_factory=list)
+    factor_errors: list[float] = field(default_factory=list)
+
+    def add(self, other: Agreement) -> None:
+        """Pool another run's."""
+        self.log_kappas += other.log_kappas
+        self.same_span += other.same_span
+        self.factor_errors += other.factor_errors
+
+    def figures(self) -> dict[str, float | int | None]:
+        """The figures: correlations, None where one of the two does not vary, and root mean squares."""
+        return {
+            "measurements": len(self.log_kappas),
+            "r_log_kappa": _correlation(self.log_kappas),
+            "rmse_log_kappa": _root_mean_square([one - other for one, other in self.log_kappas]),
+            "r_log_kappa_same_span": _correlation(self.same_span),
+            "rmse_log_kappa_same_span": _root_mean_square([one - other for one, other in self.same_span]),
+            "rmse_lr_factor": _root_mean_square(self.factor_errors),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures and what they were made of, as plain data for a file."""
+        return {**self.figures(), **asdict(self)}
+
+
+def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) -> dict[str, Agreement]:
+    """Make one run and compare the estimators on it, by name."""
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+    stage = set_up(recipe, steps, notify)
+    with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
+        trainer: Any = build(EXACT, stage, Path(scratch))
+        onlooking = replace(recipe.balance.modules, schedule="constant", measure=True, theory=False)
+        callback = _Watch(
+            trainer, {DEFAULT: onlooking}, lambda n: notify(f"fidelity: seed {seed}, step {n} of {steps}")
+        )
+        trainer.add_callback(callback)
+        trainer.train()
+    watched = callback.watched
+    assert watched is not None
+    return {name: compare(watched, seen) for name, seen in watched.seen.items()}
+
+
+class _Watch(TrainerCallback):
+    """Lays a `Watched` over a Trainer's coordinator, which is there when training begins."""
+
+    def __init__(self, trainer: Any, settings: Mapping[str, Any], notify: Callable[[int], None]):
+        self.trainer = trainer
+        self.settings = settings
+        self.notify = notify
+        self.watched: Watched | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        acting = self.trainer.coordinator
+        watching = {
+            name: Coordinator(acting.model, acting.optimizer, settings, acting.division, state.max_steps)
+            for name, settings in self.settings.items()
+        }
+        self.trainer.coordinator = self.watched = Watched(acting, watching)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.notify(state.global_step)
+
+
+def compare(watched: Watched, seen: Seen) -> Agreement:
+    """What one estimator saw beside what the exact one saw."""
+    exact = watched.exact
+    found = Agreement()
+    for step, log_kappa in seen.log_kappas.items():
+        if step in exact.log_kappas:
+            found.log_kappas.append((log_kappa, exact.log_kappas[step]))
+            found.same_span.append((log_kappa, _over(watched, step, seen.spans[step])))
+    held: dict[str, float] | None = None
+    for step, right in exact.factors.items():
+        held = seen.factors.get(step, held)
+        if held is not None:
+            found.factor_errors += [held[name] - right[name] for name in right]
+    return found
+
+
+def _over(watched: Watched, step: int, span: int) -> float:
+    """Log of the exact kappa~ over the `span` steps up to this one."""
+    drifts = {number: watched.drifts[number] for number in range(step - span + 1, step + 1) if number in watched.drifts}
+    window = watched.acting.window
+    whole = BalanceWindow(window.modules, window.reference, len(drifts), window.average)
+    for number, found in drifts.items():
+        whole.push(number, found)
+    averages = whole.averages()
+    assert averages is not None
+    return math.log(balance_coefficient(averages[LLM], averages[window.reference]))
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    if len(pairs) < 2:
+        return None
+    try:
+        return statistics.correlation([one for one, _ in pairs], [other for _, other in pairs])
+    except statistics.StatisticsError:
+        return None
+
+
+def _root_mean_square(errors: Sequence[float]) -> float | None:
+    return math.sqrt(statistics.fmean(error**2 for error in errors)) if errors else None
