@@ -45,7 +45,6 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "supervised logits": {**OFF, "supervised_logits": True},
     "feature cache, empty": {**OFF, "feature_cache": 256},
     "feature cache, full": {**OFF, "feature_cache": 256},
-    "both, cache empty": {"feature_cache": 256},
     "both, cache full": {"feature_cache": 256},
 }
 

@@ -127,6 +127,18 @@ def test_selected_and_missing_outputs_come_back_as_they_were() -> None:
         assert model.tower(pictures(2), return_dict=False)[0].shape == expected.last_hidden_state.shape
 
 
+@pytest.mark.parametrize("megabytes", [0, 1])
+def test_features_lie_in_memory_as_the_tower_laid_them(tmp_path: Path, megabytes: int) -> None:
+    tower = Odd("turns").eval()
+    expected = tower(pictures(3)).last_hidden_state
+    assert not expected.is_contiguous()
+    for _ in range(2):
+        with caching(Model(tower), FeatureCache(megabytes, tmp_path)):
+            found = tower(pictures(3)).last_hidden_state
+        assert found.stride() == expected.stride()
+        torch.testing.assert_close(found, expected)
+
+
 def test_writing_to_a_feature_does_not_reach_the_cache() -> None:
     model = Model(vision()).eval()
     with caching(model, FeatureCache(1)):
@@ -346,6 +358,8 @@ class Odd(PreTrainedModel):
             found = found + torch.rand(())
         if self.habit == "pools":
             return BaseModelOutput(last_hidden_state=found.mean(dim=0))
+        if self.habit == "turns":
+            return BaseModelOutput(last_hidden_state=found.unflatten(1, (3, -1)).transpose(1, 2))
         return BaseModelOutput(last_hidden_state=found)
 
 

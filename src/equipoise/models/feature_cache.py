@@ -235,15 +235,23 @@ def _features(output: Any) -> Features | None:
     tensors = {id(leaf): leaf for leaf in leaves if leaf is not None}
     order = {key: number for number, key in enumerate(tensors)}
     places = tuple(None if leaf is None else order[id(leaf)] for leaf in leaves)
-    return Features(structure, places, tuple(tensors.values()))
+    orders = tuple(_memory_order(value) for value in tensors.values())
+    laid_out = (value.permute(way).contiguous() for value, way in zip(tensors.values(), orders, strict=True))
+    return Features(structure, places, orders, tuple(laid_out))
 
 
 def _joined(rows: Sequence[Features], device: torch.device) -> Any:
     """The output on a batch, from those on its rows; always in memory of its own, which callers may write to."""
-    structure, places, _ = rows[0]
+    structure, places, orders, _ = rows[0]
     columns = zip(*(row.tensors for row in rows), strict=True)
-    tensors = [torch.cat([value.to(device) for value in column]) for column in columns]
+    laid_out = [torch.cat([value.to(device) for value in column]) for column in columns]
+    tensors = [value.permute(*map(way.index, range(value.dim()))) for value, way in zip(laid_out, orders, strict=True)]
     return pytree.tree_unflatten([None if place is None else tensors[place] for place in places], structure)
+
+
+def _memory_order(value: torch.Tensor) -> tuple[int, ...]:
+    """The dimensions from the one with the longest stride to the one with the shortest; the row's first."""
+    return (0, *sorted(range(1, value.dim()), key=lambda dimension: -value.stride(dimension)))
 
 
 def _agree(whole: Any, joined: Any) -> bool:

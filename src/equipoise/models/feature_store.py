@@ -22,17 +22,20 @@ class Features(NamedTuple):
     Attributes:
         structure: how its output is put together (a pytree's).
         places: which of the tensors stands at each place of it; None where there is none.
-        tensors: [1, ...] each.
+        orders: of each tensor's dimensions: how the output has them in memory, the row's first; what comes behind the
+            tower rounds by it.
+        tensors: [1, ...] each, contiguous, their dimensions in that order.
     """
 
     structure: Any
     places: tuple[int | None, ...]
+    orders: tuple[tuple[int, ...], ...]
     tensors: tuple[torch.Tensor, ...]
 
     @property
     def form(self) -> tuple[Any, ...]:
         """What rows must have in common to be joined."""
-        return self.structure, self.places, [value.shape for value in self.tensors]
+        return self.structure, self.places, self.orders, [value.shape for value in self.tensors]
 
 
 class FeatureCache:
@@ -95,21 +98,23 @@ class FeatureCache:
                 told = opened.metadata()
                 tensors = tuple(opened.get_tensor(str(number)) for number in range(int(told["tensors"])))
             places = tuple(json.loads(told["places"]))
+            orders = tuple(map(tuple, json.loads(told["orders"])))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # cut short, or of somebody else's
             return None
         structure = self._structures.get(told.get("structure", ""))
         if structure is None:
             return None
-        features = Features(structure, places, tensors)
+        features = Features(structure, places, orders, tensors)
         self._keep(key, features)
         return features
 
     def _write(self, key: bytes, features: Features) -> None:
         """To the folder, whole or not at all; where that fails, the run goes on without."""
         file = self._file(key)
-        tensors = {str(number): value.contiguous() for number, value in enumerate(features.tensors)}
+        tensors = {str(number): value for number, value in enumerate(features.tensors)}
         told = {
-            "structure": repr(features.structure), "places": json.dumps(features.places), "tensors": str(len(tensors)),
+            "structure": repr(features.structure), "places": json.dumps(features.places),
+            "orders": json.dumps(features.orders), "tensors": str(len(tensors)),
         }  # fmt: skip
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
