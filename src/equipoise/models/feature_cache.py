@@ -251,7 +251,8 @@ def _joined(rows: Sequence[Features], device: torch.device) -> Any:
 
 def _memory_order(value: torch.Tensor) -> tuple[int, ...]:
     """The dimensions from the one with the longest stride to the one with the shortest; the row's first."""
-    return (0, *sorted(range(1, value.dim()), key=lambda dimension: -value.stride(dimension)))
+    strides: tuple[int, ...] = value.stride()
+    return (0, *sorted(range(1, value.dim()), key=lambda dimension: -strides[dimension]))
 
 
 def _agree(whole: Any, joined: Any) -> bool:
