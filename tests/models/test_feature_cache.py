@@ -426,3 +426,15 @@ def test_forward_is_put_back() -> None:
     with caching(model, FeatureCache(1)):
         model(pictures(1))
     assert model.tower.forward is mine
+
+
+def test_a_copy_that_a_callback_makes_has_a_tower_of_its_own() -> None:
+    model, cache = Model(vision()), FeatureCache(8)
+    with caching(model, cache):
+        twin = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in twin.tower.parameters():
+                parameter.zero_()
+        assert not twin(pictures(2)).any()
+        assert model(pictures(2)).any()
+    assert twin.tower.forward.__self__ is twin.tower

@@ -9,11 +9,12 @@ forgotten when its weights change.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import update_wrapper
 from typing import Any
 
 import torch
@@ -66,6 +67,20 @@ def towers(model: nn.Module) -> dict[str, PreTrainedModel]:
     return found
 
 
+class _Forward:
+    """What stands for a tower's forward. A copy of the model, as callbacks make of it, has the tower's own again."""
+
+    def __init__(self, tower: _Tower):
+        self._tower = tower
+        update_wrapper(self, tower.compute)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tower.forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._tower.compute, memo)
+
+
 class _Tower:
     """One tower, whose forward asks the cache first."""
 
@@ -97,11 +112,7 @@ class _Tower:
         """Inside, this is the module's forward."""
         before = vars(self.module).get("forward")
 
-        @wraps(self.compute)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return self.forward(*args, **kwargs)
-
-        self.module.forward = forward
+        self.module.forward = _Forward(self)
         try:
             yield
         finally:
