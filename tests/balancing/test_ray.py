@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -106,7 +107,8 @@ def test_a_machine_killed_midway_changes_nothing(
         check_same(made.nodes / path.name, path)
         assert "steps, from step" in (made.path / "logs" / f"{path.name}.log").read_text(encoding="utf-8")
     # Its second worker went on from the newest checkpoint of the first.
-    assert "colour+mini: 20 steps, from step 5" in (made.path / "logs" / f"{node.name}.log").read_text(encoding="utf-8")
+    log = (made.path / "logs" / f"{node.name}.log").read_text(encoding="utf-8")
+    assert re.search(r"colour\+mini: 20 steps, from step (5|10|15)\n", log)
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert not ray.is_initialized()
 
