@@ -70,12 +70,12 @@ def check_same(path: Path, undisturbed: Path) -> None:
     assert left == expected
 
 
-def machine_of(machines: list[Any], task: str) -> Any:
-    """The machine whose raylet started the process that runs a task, which Ray names after it."""
+def worker_of(machines: list[Any], task: str) -> tuple[Any, psutil.Process]:
+    """The machine that runs a task and the process, a child of its raylet that Ray names after the task."""
     raylets = {machine.all_processes["raylet"][0].process.pid: machine for machine in machines}
     for process in psutil.process_iter(["ppid", "cmdline"]):
         if process.info["ppid"] in raylets and f"ray::{task}" in " ".join(process.info["cmdline"] or ()):
-            return raylets[process.info["ppid"]]
+            return raylets[process.info["ppid"]], process
     raise AssertionError(f"no machine runs {task}")
 
 
@@ -89,8 +89,11 @@ def test_a_machine_killed_midway_changes_nothing(
     def kill() -> None:
         while len(RunDirectory(node).metrics()) < 7:  # of 20 steps
             time.sleep(0.01)
-        killed.append(machine_of(machines, "colour+mini"))
-        cluster.remove_node(killed[0], allow_graceful=False)
+        machine, worker = worker_of(machines, "colour+mini")
+        worker.suspend()  # or it would be done before its machine is gone
+        cluster.remove_node(machine, allow_graceful=False)
+        worker.kill()  # as a machine takes all of its processes with it
+        killed.append(machine)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -157,6 +160,25 @@ def test_a_node_that_fails_says_why_and_is_not_tried_again(
     assert str(outcome.error).startswith("mini: ")
     assert "gone" in str(outcome.error)
     assert len(str(outcome.error).splitlines()) == 1
+
+
+def test_a_node_that_fails_where_no_disk_is_shared_still_sends_its_log(
+    cluster: Cluster, machines: list[Any], recipe: Recipe, tmp_path: Path
+):
+    (tmp_path / "empty").mkdir()
+    broken = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": str(tmp_path / "empty")})})
+    made = Balancing(tmp_path / "out")
+    work = Work("mini", broken, made.nodes / "mini-1", ("validation",))
+    slots = RaySlots(cluster.address, made.path, 1, None, silent(), shares=False)
+    try:
+        slots.start(work)
+        while (outcome := slots.next()) is None:
+            pass
+    finally:
+        slots.stop()
+    assert outcome.death is None
+    assert "cannot be loaded" in str(outcome.error)
+    assert work.log.is_file()
 
 
 def test_a_run_that_no_machine_can_hold_waits_and_says_so(cluster: Cluster, machines: list[Any], tmp_path: Path):

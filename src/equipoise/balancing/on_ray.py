@@ -137,12 +137,14 @@ class RaySlots:
     def _place(self, work: Work) -> None:
         """Move what arrived to where it belongs: the run directory whole, the log behind what it has already."""
         arrived = self._incoming / work.folder.name
+        ran = arrived / "nodes" / work.folder.name
         work.log.parent.mkdir(parents=True, exist_ok=True)
         with work.log.open("ab") as log:
             log.write((arrived / "logs" / work.log.name).read_bytes())
-        shutil.rmtree(work.folder, ignore_errors=True)
-        work.folder.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(arrived / "nodes" / work.folder.name, work.folder)
+        if ran.is_dir():  # a node that failed early has none
+            shutil.rmtree(work.folder, ignore_errors=True)
+            work.folder.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(ran, work.folder)
         shutil.rmtree(arrived)
 
 
