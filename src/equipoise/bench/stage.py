@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
-from transformers import ProcessorMixin, set_seed
+from transformers import ProcessorMixin
 
 from equipoise.data.mixture import Mixture
 from equipoise.data.tasks import read_mixture
 from equipoise.models import loading
-from equipoise.models.adapters import learn_in_float32
 from equipoise.recipe import Recipe
-from equipoise.training.run import preflight
+from equipoise.training.run import load_to_train, preflight
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
@@ -57,12 +55,7 @@ def set_up(recipe: Recipe, steps: int, notify: Callable[[str], None], repeat: in
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
     samples = read_mixture(recipe, "train", notify)
     preflight(recipe)
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    set_seed(recipe.train.seed)
-    model = loading.load(recipe.model)
-    if recipe.train.precision != "float32":
-        learn_in_float32(model)
+    model = load_to_train(recipe)
     return Stage(recipe, model, loading.load_processor(recipe.model), samples, _order(recipe, samples, steps, repeat))
 
 

@@ -85,13 +85,7 @@ def train(
     found = {"train": left_out(samples), **({"validation": left_out(validation)} if validation is not None else {})}
     write_json(run.data_file, found)
     print_left_out(found, console)
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    # LoRA's initial weights are drawn here, so the seed comes before the model; Trainer seeds again for the data order.
-    set_seed(recipe.train.seed)
-    model = loading.load(recipe.model)
-    if recipe.train.precision != "float32":
-        learn_in_float32(model)
+    model = load_to_train(recipe)
     processor = loading.load_processor(recipe.model)
     report = ProgressReport(console, name or recipe.balance.modules.schedule)
     trainer = build_trainer(recipe, run, model, processor, samples, validation)
@@ -121,6 +115,18 @@ def train(
         _save_model(run.merged, merged(tuned), processor)
     write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
+
+
+def load_to_train(recipe: Recipe) -> PreTrainedModel | PeftModel:
+    """The recipe's model as its training begins with it, on as many threads as the recipe says."""
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    # LoRA's initial weights are drawn here, so the seed comes before the model; Trainer seeds again for the data order.
+    set_seed(recipe.train.seed)
+    model = loading.load(recipe.model)
+    if recipe.train.precision != "float32":
+        learn_in_float32(model)
+    return model
 
 
 class RunTrainer(BalancedTrainer):
