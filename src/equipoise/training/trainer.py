@@ -76,7 +76,8 @@ class _BalanceMixin(Trainer):
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
-        self._supervised_logits, self._places_agree = supervised_logits, False
+        self._supervised_logits = supervised_logits
+        self._places_agree: bool | None = None
         self._feature_cache = cache_for(self, feature_cache, feature_folder)
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
@@ -198,14 +199,14 @@ class _BalanceMixin(Trainer):
             return False  # another Trainer's, which may do anything with logits
         if not may_keep(self, (token_mean, self._task_loss), inputs):
             return False
-        if not self._places_agree:  # tried once, on the first batch of the run
-            coarse = self.accelerator.mixed_precision != "no" or any(p.itemsize < 4 for p in model.parameters())
+        if self._places_agree is None:  # tried on the first batch that supervises anything
             theirs: Any = super().compute_loss
-            agrees = agree(model, inputs, theirs, rounding=1e-2 if coarse else 1e-4)
+            agrees = agree(model, inputs, theirs, self.accelerator.mixed_precision)
             # One process that disagrees is enough: all must make the same forwards.
-            self._supervised_logits = not self._summed(torch.tensor(float(not agrees))).item()
-            self._places_agree = self._supervised_logits
-        return self._supervised_logits
+            against, in_favour = self._summed(torch.tensor([float(agrees is False), float(agrees is True)])).tolist()
+            if against or in_favour:
+                self._places_agree = not against
+        return bool(self._places_agree)
 
     def _task_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
