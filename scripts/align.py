@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from equipoise.models.embedded import PROJECTOR
-from equipoise.recipe import load_recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import train
 
 folder = Path(sys.argv[1])

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from equipoise.bench import run
 from equipoise.bench.contestants import REFERENCE, line_up
-from equipoise.recipe import load_recipe
+from equipoise.recipe_reading import load_recipe
 from training import _checkpoint as tiny
 
 Command = Callable[..., dict[str, Any]]

@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText
 
 import tiny
 from equipoise import cli
-from equipoise.recipe import load_recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import preflight
 
 COMMAND = Path(sys.executable).with_name("equipoise")

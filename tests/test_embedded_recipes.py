@@ -22,7 +22,7 @@ from transformers import AutoModelForMultimodalLM
 from equipoise.data.collate import Collator
 from equipoise.data.readers import jsonl
 from equipoise.models import loading
-from equipoise.recipe import load_recipe
+from equipoise.recipe_reading import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 LEARNS = {

@@ -16,7 +16,8 @@ from rich.console import Console
 from transformers import AutoModelForMultimodalLM
 
 from equipoise.models.loading import load_tuned
-from equipoise.recipe import Recipe, load_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import train
 from models import zoo
 

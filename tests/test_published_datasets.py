@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.recipe import load_recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.training.run_directory import RunDirectory
 from models import zoo
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from equipoise.data.readers import find_reader
 from equipoise.errors import RecipeError
 from equipoise.metrics import METRICS
-from equipoise.recipe import PACKAGED, Coordination, MetricName, ReaderName, Recipe, load_recipe, parse_recipe
+from equipoise.recipe import PACKAGED, Coordination, MetricName, ReaderName, Recipe
+from equipoise.recipe_reading import load_recipe, parse_recipe
 
 VALID = {
     "model": {"path": "hub/model", "lora": {"rank": 4}, "train": {"projector": "full"}, "modules": {"a": "x"}},

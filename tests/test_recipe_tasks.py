@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from equipoise.errors import RecipeError
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 
 
 def parsed(*further: dict[str, Any], **balance: Any) -> Recipe:

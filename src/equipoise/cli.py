@@ -18,7 +18,8 @@ from typer.core import TyperGroup
 
 from equipoise.errors import DataError, EquipoiseError, RecipeError
 from equipoise.quiet import quieten
-from equipoise.recipe import SCHEDULES, Recipe, load_recipe
+from equipoise.recipe import SCHEDULES, Recipe
+from equipoise.recipe_reading import load_recipe
 
 app = typer.Typer(
     help="Balance multimodal instruction tuning: measure and correct how fast the modules of a model learn.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from equipoise.evaluation.evaluate import evaluate
-from equipoise.recipe import load_recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.report import build_report, print_summary
 from equipoise.training.run import train
 

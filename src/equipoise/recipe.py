@@ -1,13 +1,10 @@
 """A recipe: one YAML file that says what to tune, on which tasks, how balanced. The one place where settings live.
 
-Everything is validated before any model loads; a mistake is one line that names the key path, what was found there
-and what is allowed.
+Here is what a recipe holds and what its values may be; `equipoise.recipe_reading` makes one from a file.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -18,13 +15,10 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
-
-from equipoise.errors import RecipeError
 
 Schedule = Literal[
     "constant", "encoder-lr-up", "llm-lr-up", "feature-cd", "language-cd", "commit-clr", "commit"
@@ -375,149 +369,3 @@ class Recipe(_Section):
         """The whole recipe, defaults written out."""
         plain = TypeAdapter(Recipe).dump_python(self, mode="json")
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and validate a recipe.
-
-    Args:
-        path: a YAML file; relative paths inside it are relative to the working directory.
-        overrides: `key.path=value` each, the value read as YAML; list items by their number.
-
-    Raises:
-        RecipeError: anything a user could mend.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not YAML ({error})") from error
-    content = _yaml(text, f"{path}:")
-    if not isinstance(content, dict):
-        sections = ", ".join(Recipe.model_fields)
-        raise RecipeError(f"{path}: found {_shown(content)}; a recipe is a mapping with {sections}")
-    for override in overrides:
-        _override(content, override)
-    return parse_recipe(content, str(path))
-
-
-def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
-    """Validate a recipe given as plain data; `source` names it in messages.
-
-    Raises:
-        RecipeError: it is not valid, or names a file that is not there.
-    """
-    try:
-        recipe = Recipe.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(f"{source}: {_explain(error)}") from None
-    for task in recipe.tasks:
-        if task.path is not None and not _exists(task.path):
-            raise RecipeError(f"{source}: tasks.{task.name}.path: {task.path} does not exist")
-        if task.reader not in PACKAGED and task.path is None:
-            raise RecipeError(f"{source}: tasks.{task.name}.path: is missing; the {task.reader} reader needs one")
-    path = Path(recipe.model.path)
-    looks_local = path.is_absolute() or recipe.model.path.startswith(".") or len(path.parts) > 2
-    if looks_local and not recipe.model.is_embedded and not path.is_dir():
-        raise RecipeError(f"{source}: model.path: {path} is not a folder")
-    return recipe
-
-
-def _yaml(text: str, source: str) -> Any:
-    """Read YAML, without tags that build objects; PyYAML raises more than its own errors on odd scalars."""
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecipeError(f"{source} is not YAML ({_one_line(str(error))})") from error
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"override {override!r}: expected key.path=value, for example train.seed=1")
-    value = _yaml(text, f"override {key}: {_shown(text)}")
-    node: Any = content
-    *parents, last = key.split(".")
-    for part in parents:
-        if isinstance(node, list):
-            node = node[_index(node, part, key)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        else:
-            raise RecipeError(f"override {key}: {part} is below {_shown(node)}, which has no keys")
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise RecipeError(f"override {key}: {last} is below {_shown(node)}, which has no keys")
-
-
-def _index(items: list[Any], part: str, key: str) -> int:
-    """The place of a list item, by its number or (tasks) by its name."""
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
-    if part in names:
-        return names.index(part)
-    if part.isdecimal() and int(part) < len(items):
-        return int(part)
-    raise RecipeError(f"override {key}: no item {part!r}; there are {len(items)}: {', '.join(map(str, names))}")
-
-
-def _explain(error: ValidationError) -> str:
-    """The first of pydantic's errors, as one line."""
-    errors = error.errors(include_url=False)
-    # A setting that is a number or a map reports both readings; a map's own error says more than "not a number".
-    first = next((e for e in errors if not (e["type"] == "float_type" and isinstance(e.get("input"), dict))), errors[0])
-    location = [str(part) for part in first["loc"] if not _is_branch(part)]
-    return _one_line(_sentence(first, location))
-
-
-def _sentence(first: Any, location: list[str]) -> str:
-    path = ".".join(location)
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        allowed = _keys_at(location[:-1])
-        close = difflib.get_close_matches(location[-1], allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}"
-    if first["type"] == "missing":
-        return f"{path}: is missing"
-    if first["type"] == "value_error":
-        return f"{path}: {first['ctx']['error']}".removeprefix(": ")
-    return f"{path}: found {_shown(first.get('input'))}; {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _is_branch(part: int | str) -> bool:
-    """Whether pydantic put this into the key path to name an alternative of a union; no key of ours looks like it."""
-    return isinstance(part, str) and part.startswith(("constrained-float", "function-", "dict[str,"))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for the file system
-        return False
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    """The keys that are allowed at a place in a recipe."""
-    node: Any = Recipe
-    for part in location:
-        fields = getattr(node, "model_fields", None) or getattr(node, "__pydantic_fields__", {})
-        if part not in fields:
-            continue  # an item's number in a list
-        annotation = fields[part].annotation
-        candidates = [annotation, *get_args(annotation), *(a for arg in get_args(annotation) for a in get_args(arg))]
-        node = next((c for c in candidates if hasattr(c, "model_fields") or hasattr(c, "__pydantic_fields__")), node)
-    return list(getattr(node, "model_fields", None) or getattr(node, "__pydantic_fields__", {}))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

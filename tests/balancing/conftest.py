@@ -12,7 +12,8 @@ from rich.console import Console
 
 from balancing import _mixture as mixture
 from equipoise.balancing.run import Balancing, balance
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 from training import _checkpoint as tiny
 
 

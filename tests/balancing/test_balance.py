@@ -20,7 +20,8 @@ from rich.console import Console
 from balancing import _mixture as mixture
 from equipoise.balancing.run import Balancing, balance
 from equipoise.errors import DataError, RecipeError, RunError
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 from equipoise.training.run_directory import RunDirectory
 
 Content = Callable[..., dict[str, Any]]

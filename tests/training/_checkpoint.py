@@ -25,7 +25,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from equipoise.models.embedded import CHAT_TEMPLATE
 from equipoise.models.embedded import IMAGE_TOKEN as EMBEDDED_IMAGE_TOKEN
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 
 SPECIAL = ["<pad>", "<s>", "<|im_start|>", "<|im_end|>", "<image>"]
 QUESTIONS = ("what colour is it", "is this picture red or blue, say which", "name the colour of the square")

@@ -32,7 +32,8 @@ from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
 from equipoise.evaluation.generate import TransformersEngine
 from equipoise.models import loading
-from equipoise.recipe import SCHEDULES, Model, Recipe, parse_recipe
+from equipoise.recipe import SCHEDULES, Model, Recipe
+from equipoise.recipe_reading import parse_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
 from models import zoo

@@ -25,7 +25,8 @@ from rich.console import Console
 from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample
 from equipoise.data.tasks import read_mixture
-from equipoise.recipe import Recipe, load_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
 from training import _checkpoint as tiny

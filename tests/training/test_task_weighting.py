@@ -19,7 +19,8 @@ from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
 from equipoise.data.collate import IGNORED, Collator
 from equipoise.errors import DataError, RecipeError
 from equipoise.models import loading
-from equipoise.recipe import Model, Recipe, parse_recipe
+from equipoise.recipe import Model, Recipe
+from equipoise.recipe_reading import parse_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
 from equipoise.training.task_weighting import TaskCollator

@@ -14,7 +14,8 @@ from rich.console import Console
 from transformers import get_cosine_schedule_with_warmup
 
 from equipoise.errors import DataError
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
 from training._compare import learning, same, steps, watching_train, weights

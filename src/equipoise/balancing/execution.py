@@ -18,7 +18,8 @@ from rich.console import Console
 
 from equipoise.balancing.nodes import is_done, run_node, tidy
 from equipoise.errors import EquipoiseError, RunError
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 from equipoise.tasks.plan import Node, Split
 
 #: How often a node whose place dies is tried again.

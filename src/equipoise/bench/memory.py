@@ -24,7 +24,8 @@ from equipoise.bench.contestants import Contestant, build, named
 from equipoise.bench.stage import set_up
 from equipoise.errors import RunError
 from equipoise.quiet import quieten
-from equipoise.recipe import Recipe, load_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import load_recipe
 
 STEPS = 3  # the first measures, the second looks back, the third finds all that is kept between steps
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

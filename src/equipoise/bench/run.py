@@ -21,7 +21,8 @@ from equipoise.bench.memory import STEPS, memory_ratios, peak_of
 from equipoise.bench.steps import step_costs, time_steps
 from equipoise.bench.tables import print_fidelity, print_growth, print_memory, print_steps
 from equipoise.errors import RunError
-from equipoise.recipe import Recipe, load_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import environment
 from equipoise.training.run_directory import write_json
 

@@ -25,7 +25,8 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from equipoise.models.embedded.language import IMAGE_TOKEN, PAD_TOKEN, chat_template, token_id
-from equipoise.recipe import Recipe, parse_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import parse_recipe
 
 SPECIAL = (PAD_TOKEN, "<|im_start|>", "<|im_end|>", IMAGE_TOKEN)
 SIDE, PATCH = 32, 8  # pixels

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.errors import RunError
-from equipoise.recipe import Recipe, load_recipe
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import load_recipe
 
 
 def write_atomically(path: Path, text: str) -> None:
