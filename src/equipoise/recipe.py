@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 Schedule = Literal[
     "constant", "encoder-lr-up", "llm-lr-up", "feature-cd", "language-cd", "commit-clr", "commit"
 ]  # fmt: skip
-Estimator = Literal["exact", "sampled", "lookback"]
+Estimator = Literal["per-sample", "exact", "sampled", "lookback"]
 ReaderName = Literal[
     "easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk",
     "textvqa", "iconqa", "aokvqa", "vqav2", "gqa", "chartqa", "ocrvqa",
@@ -63,9 +63,11 @@ class Coordination:
         gain: of the servo; half of the largest stable one when None.
         window: N, in measurements.
         average: `pooled` (ratio of sums) or `mean` (mean of ratios, the paper's).
-        estimator: `exact` (every step, whole batch), `sampled`, or `lookback` (the step before, on this batch).
-        every: measure each `every`-th step (`sampled`).
-        samples: how many samples of the step's batch to measure on (`sampled`).
+        estimator: `per-sample` (from the training backward's own gradients), `exact` (every step, whole batch),
+            `sampled`, or `lookback` (the step before, on this batch). Where a model or a loss rules the first out,
+            `sampled` takes its place, which is said.
+        every: measure each `every`-th step (`per-sample`, `sampled`); when None, 1 and 5.
+        samples: how many samples of the step's batch to measure on (`per-sample`, `sampled`).
         measure: measure even where the schedule does not need it.
         min_factor: no learning-rate factor falls below it.
         regulariser_weight: weight of the drift's gradient (`commit`).
@@ -76,6 +78,7 @@ class Coordination:
         amplification: measure this multiple of each step; lifts both drifts out of bf16's rounding. When None: 1, or
             8 where the trainer computes in a 16-bit type.
         theory: also log what the paper's theorems bound (one more forward a measurement).
+        theory_every: steps between the forwards that this takes with `per-sample`, which has none of its own.
         seed: of the drawing of samples.
     """
 
@@ -84,8 +87,8 @@ class Coordination:
     gain: Annotated[Real, Field(gt=0)] | None = None
     window: Count = 20
     average: Literal["pooled", "mean"] = "pooled"
-    estimator: Estimator = "sampled"
-    every: Count = 5
+    estimator: Estimator = "per-sample"
+    every: Count | None = None
     samples: Count = 8
     measure: bool = True
     min_factor: Annotated[Real, Field(ge=0, lt=1)] = 0.02
@@ -95,6 +98,7 @@ class Coordination:
     reference: str | None = None
     amplification: Annotated[Real, Field(ge=1)] | None = None
     theory: bool = True
+    theory_every: Count = 100
     seed: Seed = 0
 
     @classmethod

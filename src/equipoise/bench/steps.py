@@ -10,6 +10,7 @@ from equipoise.bench.alternate import Step, alternate
 from equipoise.bench.contestants import Contestant, build
 from equipoise.bench.ratios import Cost, cost
 from equipoise.bench.stage import set_up
+from equipoise.modules.coordinator import SAMPLED_EVERY
 from equipoise.recipe import Recipe
 
 #: Rounds that are not counted, and whose batches come again and again after them. So what is timed is a step of any
@@ -43,7 +44,8 @@ def time_steps(recipe: Recipe, contestants: Sequence[Contestant], rounds: int, n
 
 def counted(recipe: Recipe, rounds: int) -> int:
     """The number of rounds that is counted: whole cycles of measuring and not measuring."""
-    every = recipe.balance.modules.every
+    modules = recipe.balance.modules
+    every = modules.every or (SAMPLED_EVERY if modules.estimator == "sampled" else 1)
     return -(-rounds // every) * every
 
 

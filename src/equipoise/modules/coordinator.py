@@ -15,17 +15,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from equipoise.errors import PartitionError
-from equipoise.modules import theory
+from equipoise.modules import label_drift, theory
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
 from equipoise.modules.drift import Batch, Drifts, look_back, measure
 from equipoise.modules.forward import RandomState, placeholder_tokens, subset
 from equipoise.modules.partition import LLM, Partition, split_param_groups
+from equipoise.modules.per_sample import PerSampleGradients
 from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
 from equipoise.modules.snapshot import Values, snapshot
@@ -33,6 +35,8 @@ from equipoise.recipe import Coordination
 
 logger = logging.getLogger(__name__)
 Record = dict[str, float]
+#: Steps from one measurement of `sampled` to the next, where the settings say nothing.
+SAMPLED_EVERY = 5
 
 
 class Coordinator:
@@ -76,6 +80,10 @@ class Coordinator:
         if coordination.reference is not None and coordination.reference not in modules:
             raise PartitionError(f"reference: found {coordination.reference!r}; there are {', '.join(modules)}")
         self.reference = coordination.reference or modules[0]
+        self.estimator = coordination.estimator
+        self._recorder: PerSampleGradients | None = None
+        if self.estimator == "per-sample" and (self.measures or self.regularises):
+            self._record_gradients()
         self.window = BalanceWindow(modules, self.reference, coordination.window, coordination.average)
         self.amplification = coordination.amplification or 1.0
         self.step = 0
@@ -97,8 +105,11 @@ class Coordinator:
         With `forward.GROUPS` among them, kappa is also measured on the samples of each group (`group_kappa/NUMBER`).
         """
         if self.measures or self.regularises:
-            self._batches.append({name: value for name, value in inputs.items() if value is not None})
-            self._states.append(RandomState())
+            batch, state = {name: value for name, value in inputs.items() if value is not None}, RandomState()
+            if self._recorder is not None:
+                self._recorder.observe(batch, state, self.step)
+            self._batches.append(batch)
+            self._states.append(state)
 
     def before_step(self, loss_scale: float = 1.0) -> None:
         """Prepare the gradients and the learning rates of the coming optimizer step.
@@ -108,6 +119,7 @@ class Coordinator:
         """
         record = self._record = {}
         modules = self.division.trainable
+        self._finish_recording()
         for name, module in modules.items():
             norm, size = module.grad_norm() / loss_scale, module.norm()
             record[f"grad_norm/{name}"] = norm
@@ -120,7 +132,7 @@ class Coordinator:
                 weight, cap = self.settings.regulariser_weight, self.settings.regulariser_cap
                 norms = apply_regulariser(self.division, gradients, weight, cap, loss_scale)
                 record.update({f"regulariser_norm/{name}": norm for name, norm in norms.items()})
-            if self.settings.estimator == "lookback" and self.measures:
+            if self.estimator == "lookback" and self.measures:
                 self._take(drifts, self.step)
         for name in self.schedule.waiting():
             for parameter in modules[name].trainable.values():
@@ -149,21 +161,45 @@ class Coordinator:
         self.step += 1
         self.schedule.stepped(self.division.trainable)
         self._before, self._batches, self._states = None, [], []
+        if self._recorder is not None:
+            self._recorder.forget()
         return self._record
 
     # ------------------------------------------------------------------ inside
+
+    def _record_gradients(self) -> None:
+        """Record gradients by sample from now on, where the model allows it."""
+        recorder = PerSampleGradients(self.model, self.division, self.settings.samples, self.settings.seed)
+        self._recorder = recorder
+        self._finish_recording()
+
+    def _finish_recording(self) -> None:
+        """A step's backwards are done; where gradients could not be recorded, drifts are sampled from now on."""
+        if self._recorder is None:
+            return
+        self._recorder.finish()
+        if self._recorder.reason is not None:
+            logger.warning("estimator per-sample: %s; sampled is used instead", self._recorder.reason)
+            self.estimator, self._recorder = "sampled", None
 
     @property
     def _looks_back(self) -> bool:
         if self.schedule.waiting():
             return False
-        return self.regularises or (self.measures and self.settings.estimator == "lookback")
+        return self.regularises or (self.measures and self.estimator == "lookback")
 
     @property
     def _measures_now(self) -> bool:
-        if not self.measures or self.settings.estimator == "lookback" or self.schedule.waiting():
+        if not self.measures or self.estimator == "lookback" or self.schedule.waiting():
             return False  # a module that waits has no drift to compare with
-        return self.settings.estimator == "exact" or self.step % self.settings.every == 0
+        return self.step % self._every == 0
+
+    @property
+    def _every(self) -> int:
+        """Steps from one measurement to the next."""
+        if self.estimator == "exact":
+            return 1
+        return self.settings.every or (1 if self.estimator == "per-sample" else SAMPLED_EVERY)
 
     def _set_rates(self) -> None:
         factors, waiting = self.schedule.factors(), self.schedule.waiting()
@@ -176,6 +212,8 @@ class Coordinator:
             self._record[f"lr_factor/{name}"] = 0.0 if name in waiting else factors[name]
 
     def _look_back(self, previous: Values) -> tuple[Drifts, dict[str, Values]]:
+        if self._recorder is not None:
+            return label_drift.look_back(self._recorder, self.division, previous, self.regularises)
         count = self.settings.regulariser_samples
         if count is None:
             return look_back(self.model, self.division, previous, self._batches, self._states, self.regularises)
@@ -184,20 +222,34 @@ class Coordinator:
         return look_back(self.model, self.division, previous, batches, states, self.regularises)
 
     def _measure(self, before: Values) -> Drifts:
-        exact = self.settings.estimator == "exact"
-        batches = self._batches if exact else [batch for _, batch in self._sample(self.settings.samples)]
         settings = self.settings
-        drifts = measure(self.model, self.division, before, batches, self.amplification, settings.theory)
-        measured = self.step // (1 if settings.estimator == "exact" else settings.every)
-        while self.amplification > 1 and measured % settings.window == 0:
+        if self._recorder is None:
+            return self._measure_by_forwards(before, settings.theory)
+        drifts = label_drift.measure(self._recorder, self.division, before, self.amplification)
+        large = drifts.gap > label_drift.LARGEST_GAP
+        theory_too = settings.theory and self.step % settings.theory_every == 0
+        if not (large or theory_too):
+            return drifts
+        seen = self._measure_by_forwards(before, theory_too)
+        self._record.update({f"forward_drift/{name}": drift for name, drift in seen.by_module.items()})
+        if large:
+            return seen
+        return replace(drifts, theory=seen.theory)
+
+    def _measure_by_forwards(self, before: Values, theory: bool) -> Drifts:
+        exact = self.estimator == "exact"
+        batches = self._batches if exact else [batch for _, batch in self._sample(self.settings.samples)]
+        drifts = measure(self.model, self.division, before, batches, self.amplification, theory)
+        measured = self.step // self._every
+        while self.amplification > 1 and measured % self.settings.window == 0:
             twice = measure(self.model, self.division, before, batches, 2 * self.amplification)
             # Quadratic: d(2c) = 4 d(c), so the drifts, given back divided by c squared, should agree.
             ratios = [twice.by_module[n] / d if d > 0 else math.inf for n, d in drifts.by_module.items()]
             if all(0.75 <= ratio <= 1.25 for ratio in ratios):
                 break
             self.amplification = max(1.0, self.amplification / 2)
-            drifts = measure(self.model, self.division, before, batches, self.amplification, settings.theory)
-        if settings.amplification not in (None, 1.0):
+            drifts = measure(self.model, self.division, before, batches, self.amplification, theory)
+        if self.settings.amplification not in (None, 1.0):
             self._record["amplification"] = drifts.amplification
         return drifts
 

@@ -76,6 +76,8 @@ class Drifts:
         amplification: the multiple of the step that was measured (drifts are given back divided by its square).
         theory: what `equipoise.modules.theory` needs, if it was asked for.
         by_group: for each group of samples that the batches tell apart, the drifts on its samples alone.
+        gap: where drifts were estimated from gradients, the largest root mean square over samples by which a module's
+            step moved logits; 0 where they were measured by forwards.
     """
 
     by_module: dict[str, float]
@@ -84,6 +86,7 @@ class Drifts:
     amplification: float = 1.0
     theory: TheoryTerms | None = None
     by_group: dict[int, dict[str, float]] = field(default_factory=dict)
+    gap: float = 0.0
 
     @property
     def usable(self) -> bool:

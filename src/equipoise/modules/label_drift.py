@@ -1,0 +1,247 @@
+"""Drift from gradients by sample: what the training backward already says about the step that follows it.
+
+With g_b the gradient of the loss of sample b and delta a module's step, -g_b . delta is to first order how much that
+step, alone, raises the log-probability of the sample's labels: D = sum over its tokens. What follows for the whole
+predicted distribution p is estimated from D, as if the step moved all logits of the sample by independent amounts of
+equal variance v. A label's log-probability then moves by ||e_y - p||^2 v in the mean square, and the KL divergence is
+v (1 - ||p||^2) / 2, so that
+
+    d_b = mean over tokens of (1 - ||p||^2) / 2 * v,    v = D^2 / sum over tokens of ||e_y - p||^2.
+
+Where two tokens share the probability that is exact. For a step that is not small, the KL of a choice between two that
+has the same variance takes the place of its quadratic, which has no bound; `Drifts.gap` says how large the step was.
+Gradients are those of the training forward, so dropout is on as it was there. `equipoise bench fidelity` holds the
+estimate against the exact drift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.functional import logsigmoid
+
+from equipoise.modules.drift import Drifts, floor
+from equipoise.modules.forward import GROUPS
+from equipoise.modules.partition import LLM, Partition
+from equipoise.modules.per_sample import PerSampleGradients, Recorded, surprises
+from equipoise.modules.snapshot import Values, extrapolate, holding
+
+#: Above this root mean square of gaps (natural log of odds) a step is too large to be seen from its beginning alone.
+LARGEST_GAP = 2.0
+
+
+def bernoulli_kl(logit: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+    """KL( Bernoulli(sigmoid(logit)) || Bernoulli(sigmoid(logit + gap)) ), elementwise, in nats.
+
+    Written as sum p (expm1(d) - d), d = log q - log p, as in `drift.kl_divergence`, so that small gaps do not cancel.
+
+    Args:
+        logit, gap: float64.
+    """
+    total = torch.zeros_like(logit)
+    for sign in (1, -1):  # the label, and whatever is not the label
+        log_p = logsigmoid(sign * logit)
+        delta = logsigmoid(sign * (logit + gap)) - log_p
+        total += log_p.exp() * (torch.expm1(delta) - delta)
+    return total
+
+
+def measure(recorder: PerSampleGradients, division: Partition, before: Values, amplification: float = 1.0) -> Drifts:
+    """Estimate the drift of every module's last update, on the samples whose gradients were recorded before it.
+
+    A forward of the encoder for each of its modules that learns, up to the LLM; none of the LLM.
+
+    Args:
+        recorder: of the batch that made the update; its model holds theta_{t+1}.
+        division: its modules.
+        before: theta_t of every trainable parameter.
+        amplification: of the encoder's steps, whose effect on the embeddings could drown in 16 bits' rounding.
+    """
+    after = extrapolate(dict(division.parameters()), before, amplification)
+    changes = _changes(recorder, division, _llm_step(division, before), before, after, 1.0 / amplification)
+    return _drifts(recorder, changes)
+
+
+def look_back(
+    recorder: PerSampleGradients, division: Partition, previous: Values, with_gradients: bool = True
+) -> tuple[Drifts, dict[str, Values]]:
+    """Drifts of the previous update on the current batch and their gradients (eq. 10-11), as `drift.look_back`'s.
+
+    The gradient of a sample's drift is the gradient of its log-probability times a number, so that those of all
+    samples cost one weighted sum for the LLM, and one backward through the encoder for each of its modules.
+
+    Args:
+        recorder: of the current batch; its model holds theta_t.
+        division: its modules.
+        previous: theta_{t-1} of every trainable parameter.
+        with_gradients: off where the drifts alone are wanted.
+    """
+    now = {name: parameter.detach() for name, parameter in division.parameters()}
+    changes = _changes(recorder, division, _llm_step(division, previous), now, previous, -1.0)
+    drifts = _drifts(recorder, changes, past=True)
+    gradients: dict[str, Values] = {name: {} for name in changes}
+    if not with_gradients or drifts.samples == 0:
+        return drifts, gradients
+    for name, change in changes.items():
+        coefficients = _coefficients(recorder, change, drifts.samples)
+        if name == LLM:
+            gradients[name] = recorder.combined(coefficients)
+            continue
+        gradients[name] = _through_encoder(recorder, division.trainable[name].trainable, coefficients)
+    return drifts, gradients
+
+
+def _llm_step(division: Partition, before: Values) -> Values:
+    names, parameters = zip(*division.trainable[LLM].trainable.items(), strict=True)
+    moved = torch._foreach_sub([p.detach() for p in parameters], [before[name] for name in names])
+    return dict(zip(names, moved, strict=True))
+
+
+def _changes(
+    recorder: PerSampleGradients,
+    division: Partition,
+    llm_step: Values,
+    rest: Values,
+    moved: Values,
+    scale: float,
+) -> dict[str, torch.Tensor]:
+    """By module [S], how each recorded sample's loss changes with that module's step alone.
+
+    Args:
+        llm_step: of the LLM.
+        rest, moved: of the encoder's modules, where the gradients were taken and where a step leads.
+        scale: what the encoder's changes are multiplied by.
+    """
+    changes = {}
+    for name in division.trainable:
+        if name == LLM:
+            changes[name] = recorder.along(llm_step)
+            continue
+        found = []
+        for part in recorder.parts:
+            if part.embeddings_STD is None or part.embedding_gradients_STD is None:
+                found.append(part.loss_weights_S.new_zeros(part.rows.stop - part.rows.start))
+                continue
+            others = {n: p for other, m in division.trainable.items() if other != LLM for n, p in m.trainable.items()}
+            values = {n: (moved if n in division.trainable[name].trainable else rest)[n] for n in others}
+            with torch.no_grad(), holding(others, values):
+                difference = recorder.embeddings(part) - part.embeddings_STD
+            products = part.embedding_gradients_STD.to(_precise(difference)) * difference.to(_precise(difference))
+            found.append(products.sum(dim=(1, 2)) * scale)
+        changes[name] = torch.cat(found)
+    return changes
+
+
+def _through_encoder(
+    recorder: PerSampleGradients, parameters: Mapping[str, nn.Parameter], coefficients_S: torch.Tensor
+) -> Values:
+    """The loss gradients of an encoder module by sample, summed with coefficients: one backward from its outputs."""
+    sums: Values = {}
+    for part in recorder.parts:
+        gradients_STD = part.embedding_gradients_STD
+        if gradients_STD is None:
+            continue
+        weights = coefficients_S[part.rows, None, None].to(gradients_STD.dtype)
+        with torch.enable_grad():
+            embeddings = recorder.embeddings(part)
+            found = torch.autograd.grad(
+                embeddings, list(parameters.values()), gradients_STD * weights, allow_unused=True
+            )
+        for name, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                sums[name] = sums[name] + gradient if name in sums else gradient
+    return sums
+
+
+@dataclass
+class _Choices:
+    """Each supervised token as a choice between two, of the variance that its distribution has.
+
+    Attributes:
+        logits_K: of the side that the label is on.
+        multiples_K: of the choice's drift; 1 unless the distribution varies more than any choice between two.
+        gap_S: by how much a step moves the logits of each sample.
+        change_to_gap_S: d gap / d (change of the sample's loss).
+    """
+
+    logits_K: torch.Tensor
+    multiples_K: torch.Tensor
+    gap_S: torch.Tensor
+    change_to_gap_S: torch.Tensor
+
+
+def _choices(part: Recorded, change_S: torch.Tensor) -> _Choices:
+    variance_K = ((1 - part.purities_K.double()) / 2).clamp(min=1e-15)
+    smaller_K = (1 - (1 - 4 * variance_K.clamp(max=0.25)).sqrt()) / 2
+    # 1 - sqrt(1 - 4v) cancels where the model is certain; there the smaller side is v.
+    smaller_K = torch.where(variance_K < 1e-6, variance_K, smaller_K)
+    side_K = torch.where(part.log_probs_K.double() > math.log(0.5), 1.0, -1.0)
+    logits_K = side_K * (torch.log1p(-smaller_K) - smaller_K.log())
+    surprise_S = _by_sample(part, surprises(part.log_probs_K.double(), part.purities_K.double()))
+    bottom_S = part.loss_weights_S.double() * surprise_S.sqrt()
+    change_to_gap_S = torch.where(bottom_S > 0, -math.sqrt(2) / torch.where(bottom_S > 0, bottom_S, 1.0), 0.0)
+    multiples_K = variance_K / (smaller_K * (1 - smaller_K))
+    return _Choices(logits_K, multiples_K, change_to_gap_S * change_S.double(), change_to_gap_S)
+
+
+def _by_sample(part: Recorded, values_K: torch.Tensor) -> torch.Tensor:
+    """[S], sums over each sample's supervised tokens."""
+    sums = values_K.new_zeros(part.rows.stop - part.rows.start)
+    return sums.index_add(0, part.samples_K, values_K)
+
+
+def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], past: bool = False) -> Drifts:
+    """Mean drifts; `past`: of a step that led to where the gradients were taken, not of one from there."""
+    sums = dict.fromkeys(changes, 0.0)
+    by_group: dict[int, dict[str, list[float]]] = {}
+    squares = dict.fromkeys(changes, 0.0)
+    samples, lowest = 0, 0.0
+    for part in recorder.parts:
+        tokens_S = _by_sample(part, torch.ones_like(part.log_probs_K))
+        present = (tokens_S > 0).nonzero().squeeze(-1).tolist()
+        samples += len(present)
+        lowest = floor(part.log_probs_K.dtype)
+        groups: list[int] = part.inputs[GROUPS].tolist() if GROUPS in part.inputs else []
+        for name, change in changes.items():
+            choices = _choices(part, change[part.rows])
+            gap_K = choices.gap_S[part.samples_K]
+            before_K = choices.logits_K - gap_K if past else choices.logits_K
+            divergence_K = choices.multiples_K * bernoulli_kl(before_K, gap_K)
+            squares[name] += choices.gap_S.square().sum().item()
+            means = (_by_sample(part, divergence_K) / tokens_S.clamp(min=1)).tolist()
+            sums[name] += sum(means)
+            for sample in present if groups else ():
+                row = sample if part.chosen is None else int(part.chosen[sample])
+                by_group.setdefault(int(groups[row]), {}).setdefault(name, []).append(means[sample])
+    grouped = {
+        group: {name: sum(values) / len(values) for name, values in modules.items()}
+        for group, modules in by_group.items()
+    }
+    drifts = {name: total / max(samples, 1) for name, total in sums.items()}
+    gap = math.sqrt(max(squares.values()) / max(samples, 1))
+    return Drifts(drifts, samples, lowest, by_group=grouped, gap=gap)
+
+
+def _coefficients(recorder: PerSampleGradients, change: torch.Tensor, samples: int) -> torch.Tensor:
+    """[S], what multiplies each sample's recorded loss gradient in the gradient of the mean drift.
+
+    A choice's drift has the derivative p - q along its gap, q the chance before the step; and the gap, that of the
+    sample's loss times a number.
+    """
+    found = []
+    for part in recorder.parts:
+        choices = _choices(part, change[part.rows])
+        gap_K = choices.gap_S[part.samples_K]
+        moved_K = torch.sigmoid(choices.logits_K) - torch.sigmoid(choices.logits_K - gap_K)
+        tokens_S = _by_sample(part, torch.ones_like(moved_K)).clamp(min=1)
+        mean_S = _by_sample(part, choices.multiples_K * moved_K) / tokens_S
+        found.append(mean_S * choices.change_to_gap_S / samples)
+    return torch.cat(found).to(change.dtype)
+
+
+def _precise(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
