@@ -14,7 +14,8 @@ if Path(sys.argv[0]).name != "equipoise":
     import equipoise.models as _registered  # noqa: F401
 
 if TYPE_CHECKING:
-    from equipoise.training.trainer import BalancedTrainer, attach
+    from equipoise.training.attach import attach
+    from equipoise.training.trainer import BalancedTrainer
 
 __version__ = "0.1.0"
 __all__ = ["BalancedTrainer", "Coordination", "TaskWeighting", "attach"]
@@ -22,8 +23,12 @@ __all__ = ["BalancedTrainer", "Coordination", "TaskWeighting", "attach"]
 
 def __getattr__(name: str) -> Any:
     # transformers and peft take seconds to import; a mistake in a recipe should not wait for them.
-    if name in ("BalancedTrainer", "attach"):
-        from equipoise.training import trainer
+    if name == "BalancedTrainer":
+        from equipoise.training.trainer import BalancedTrainer
 
-        return getattr(trainer, name)
+        return BalancedTrainer
+    if name == "attach":
+        from equipoise.training.attach import attach
+
+        return attach
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

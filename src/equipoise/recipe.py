@@ -306,6 +306,8 @@ class Train(_Section):
         feature_cache: megabytes of main memory in which a run keeps what frozen towers say of images and clips; 0 for
             none; when null, 256 on a CPU and none elsewhere.
         feature_folder: a folder where it is kept for other runs too, without bound.
+        fused_lora: LoRA layers compute their term in one function; on a CPU with dropout masks of other random numbers.
+        onednn: frozen layers multiply by oneDNN, on processors where that is faster.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
         save_steps: checkpoint each so many steps; null: a tenth of the run.
         save_total_limit: how many checkpoints to keep.
@@ -329,6 +331,8 @@ class Train(_Section):
     supervised_logits: bool = True
     feature_cache: Annotated[int, Field(ge=0, strict=True)] | None = None
     feature_folder: Path | None = None
+    fused_lora: bool = True
+    onednn: bool = True
     max_length: Count | None = None
     too_long: Literal["raise", "cut"] = "raise"
     eval_steps: Count | None = None

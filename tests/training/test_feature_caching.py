@@ -16,7 +16,7 @@ from equipoise.data.collate import Collator
 from equipoise.models import loading
 from equipoise.models.feature_store import FeatureCache
 from equipoise.recipe import Lora, Model, Recipe
-from equipoise.training.feature_caching import CPU_MEGABYTES, cache_for
+from equipoise.training.fast_paths import CPU_MEGABYTES, FastPaths, fast_paths
 from equipoise.training.run_directory import RunDirectory
 from models import zoo
 from models.zoo import samples
@@ -73,8 +73,8 @@ def test_a_run_has_the_losses_it_had_and_encodes_each_row_once(folder_of: Callab
         runs.append(trainer)
     plain, cached = runs
     assert losses(cached) == pytest.approx(losses(plain), rel=1e-4)
-    assert plain._feature_cache is None
-    cache = cached._feature_cache
+    assert plain._fast_paths.cache is None
+    cache = cached._fast_paths.cache
     assert cache is not None
     assert cache.hits >= cache.misses > 0
     assert len(cache) == cache.misses
@@ -85,11 +85,11 @@ def test_a_full_cache_and_an_empty_one_give_the_same_bits(folder_of: Callable[[s
     cold = build(family, folder_of(family), 10)
     cold.train()
     warm = build(family, folder_of(family), 10)
-    warm._feature_cache = cold._feature_cache
-    assert warm._feature_cache is not None
-    misses = warm._feature_cache.misses
+    warm._fast_paths.cache = cold._fast_paths.cache
+    assert warm._fast_paths.cache is not None
+    misses = warm._fast_paths.cache.misses
     warm.train()
-    assert warm._feature_cache.misses == misses
+    assert warm._fast_paths.cache.misses == misses
     assert losses(warm) == losses(cold)
     assert same(learning(warm), learning(cold))
 
@@ -98,7 +98,7 @@ def test_every_batch_shape_gives_the_same_features(folder_of: Callable[[str], Pa
     cache = FeatureCache(10)
     for accumulation in (1, 3):
         trainer = build("llava", folder_of("llava"), 10, accumulation)
-        trainer._feature_cache = cache
+        trainer._fast_paths.cache = cache
         trainer.train()
     assert len(cache) == cache.misses == 3
 
@@ -108,7 +108,7 @@ def test_a_recipe_s_run_caches_for_training_measuring_and_validation(
 ) -> None:
     with watching_train() as seen:
         finished = run({"schedule": "commit"}, eval_steps=3, feature_cache=5)
-    cache = seen.trainer._feature_cache
+    cache = seen.trainer._fast_paths.cache
     assert cache is not None
     assert cache.capacity == 5_000_000
     asked = cache.hits + cache.misses
@@ -116,7 +116,7 @@ def test_a_recipe_s_run_caches_for_training_measuring_and_validation(
     assert all(line["kappa"] for line in steps(finished))
     with watching_train() as seen:
         other = run({"schedule": "commit"}, eval_steps=3, feature_cache=0, name="other")
-    assert seen.trainer._feature_cache is None
+    assert seen.trainer._fast_paths.cache is None
     found, expected = ([line["loss"] for line in steps(each)] for each in (finished, other))
     assert found == pytest.approx(expected, rel=1e-4)
 
@@ -129,6 +129,10 @@ def trainer_with(**settings: Any) -> Any:
         accelerator=SimpleNamespace(parallelism_config=found["parallel"]),
         is_fsdp_enabled=found["fsdp"], is_deepspeed_enabled=found["deepspeed"],
     )  # fmt: skip
+
+
+def cache_for(trainer: Any, megabytes: int | None) -> FeatureCache | None:
+    return fast_paths(trainer, megabytes, None, fused_lora=True, onednn=True).cache
 
 
 def test_how_much_is_cached_where_nobody_says() -> None:
@@ -153,6 +157,7 @@ def test_how_much_is_cached_where_nobody_says() -> None:
     ],
     ids=str,
 )
-def test_what_divides_or_compiles_a_model_turns_it_off(setting: dict[str, Any]) -> None:
-    assert cache_for(trainer_with(**setting), 10) is None
+def test_what_divides_or_compiles_a_model_turns_all_off(setting: dict[str, Any]) -> None:
+    assert fast_paths(trainer_with(**setting), 10, None, fused_lora=True, onednn=True) == FastPaths()
+    assert fast_paths(trainer_with(), 0, None, fused_lora=True, onednn=True) == FastPaths(None, True, True)
     assert cache_for(trainer_with(parallel=SimpleNamespace(non_data_parallel_size=1)), 10) is not None

@@ -58,7 +58,7 @@ COORDINATED = (
 )
 DYNAMIC_WEIGHTS = Contestant("dwa, constant", modules=UNBALANCED, weighter="dwa")
 #: Settings of `train` that make a step cheaper, to what switches each off.
-FAST_PATHS = {"supervised_logits": False, "feature_cache": 0}
+FAST_PATHS = {"supervised_logits": False, "feature_cache": 0, "fused_lora": False, "onednn": False}
 
 
 def line_up() -> list[Contestant]:

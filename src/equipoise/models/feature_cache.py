@@ -9,12 +9,10 @@ forgotten when its weights change.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import update_wrapper
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from torch.utils import _pytree as pytree
 from transformers import PreTrainedModel
 
 from equipoise.models.feature_store import FeatureCache, Features
+from equipoise.models.stand_in import is_replaced, standing_in
 from equipoise.modules.forward import RandomState
 from equipoise.modules.partition import find_decoder
 
@@ -48,7 +47,7 @@ def caching(model: nn.Module, cache: FeatureCache) -> Iterator[list[str]]:
     found = towers(model)
     with ExitStack() as stack:
         for name, tower in found.items():
-            stack.enter_context(_Tower(name, tower, cache).installed())
+            stack.enter_context(standing_in(tower, _Tower(name, tower, cache).forward))
         yield list(found)
 
 
@@ -65,20 +64,6 @@ def towers(model: nn.Module) -> dict[str, PreTrainedModel]:
         if reads_media and not holds_llm and _is_frozen(module):
             found[name] = module
     return found
-
-
-class _Forward:
-    """What stands for a tower's forward. A copy of the model, as callbacks make of it, has the tower's own again."""
-
-    def __init__(self, tower: _Tower):
-        self._tower = tower
-        update_wrapper(self, tower.compute)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._tower.forward(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return copy.deepcopy(self._tower.compute, memo)
 
 
 class _Tower:
@@ -101,24 +86,13 @@ class _Tower:
         machine = [torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
         if self.module.device.type == "cuda":
             machine.append(torch.cuda.get_device_name(self.module.device))
+        if any(is_replaced(part) for part in self.module.modules()):
+            machine.append("layers with another forward")  # which may round otherwise
         digest = hashlib.sha256(repr((type(self.module).__qualname__, settings, machine)).encode())
         for name, value in self.module.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(_bytes_of(value.detach().cpu()))
         return digest.hexdigest()
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Inside, this is the module's forward."""
-        before = vars(self.module).get("forward")
-
-        self.module.forward = _Forward(self)
-        try:
-            yield
-        finally:
-            del self.module.forward
-            if before is not None:
-                self.module.forward = before
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the module's own, row by row and each row once; or just the module's own."""

@@ -271,6 +271,8 @@ def build_trainer(
         supervised_logits=settings.supervised_logits,
         feature_cache=settings.feature_cache,
         feature_folder=settings.feature_folder,
+        fused_lora=settings.fused_lora,
+        onednn=settings.onednn,
     )
     trainer.recipe = recipe
     trainer.remove_callback(transformers.PrinterCallback)

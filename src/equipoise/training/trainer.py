@@ -1,4 +1,4 @@
-"""BalancedTrainer, and attach() for a Trainer that somebody else built: the same few overrides for both.
+"""BalancedTrainer, and the few overrides that it shares with a Trainer given to attach().
 
 The overrides call a `Coordinator` at four moments of transformers' own step and write `metrics.jsonl`; the loop, mixed
 precision, clipping, schedulers and checkpoints stay transformers'.
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -24,7 +24,7 @@ from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.recipe import Coordination, TaskWeighting
-from equipoise.training.feature_caching import cache_for, cached
+from equipoise.training.fast_paths import FastPaths, fast_paths
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
 from equipoise.training.step_events import StepEvents
@@ -41,10 +41,9 @@ from equipoise.training.task_weighting import (
 
 logger = logging.getLogger(__name__)
 STATE_FILE = "balance_state.pt"
-AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
 
 
-class _BalanceMixin(Trainer):
+class BalanceMixin(Trainer):
     """What a Trainer needs to be balanced. `_begin_balance` must run once before `train`."""
 
     coordination: Coordination
@@ -59,8 +58,7 @@ class _BalanceMixin(Trainer):
         log_folder: Path | None,
         tasks: TaskWeighting | None,
         supervised_logits: bool,
-        feature_cache: int | None,
-        feature_folder: Path | None,
+        fast_paths: FastPaths,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
         if self.accelerator.num_processes > 1 and measures:
@@ -78,7 +76,7 @@ class _BalanceMixin(Trainer):
         self.coordinator = None
         self._supervised_logits = supervised_logits
         self._places_agree: bool | None = None
-        self._feature_cache = cache_for(self, feature_cache, feature_folder)
+        self._fast_paths = fast_paths
         self._learning_rates = dict(learning_rates or {})
         for name in self._learning_rates:
             if name not in self.division.trainable:
@@ -122,8 +120,8 @@ class _BalanceMixin(Trainer):
     # ------------------------------------------------------------------ transformers' hooks
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer's, with what frozen towers say kept meanwhile; measurements and evaluations find it too."""
-        with cached(self.model, self._feature_cache):
+        """As Trainer's, by faster ways meanwhile; measurements and evaluations go them too."""
+        with self._fast_paths.on(self.model):
             return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -310,7 +308,7 @@ class _BalanceMixin(Trainer):
         self._balance_seconds += time.perf_counter() - began
 
 
-class BalancedTrainer(_BalanceMixin):
+class BalancedTrainer(BalanceMixin):
     """A transformers Trainer whose modules learn at a coordinated pace.
 
     Args:
@@ -326,6 +324,9 @@ class BalancedTrainer(_BalanceMixin):
         feature_cache: megabytes of main memory for what frozen towers say of images and clips (docs/speed.md); 0 for
             none; when None, 256 on a CPU and none elsewhere.
         feature_folder: a folder where it is kept for other runs too, without bound.
+        fused_lora: LoRA layers compute their term in one function while training; on a CPU with dropout masks of other
+            random numbers than torch's (docs/speed.md).
+        onednn: frozen layers multiply by oneDNN while training, on processors where that is faster (docs/speed.md).
 
     Raises:
         PartitionError: a model with nothing to balance.
@@ -342,6 +343,8 @@ class BalancedTrainer(_BalanceMixin):
         supervised_logits: bool = True,
         feature_cache: int | None = None,
         feature_folder: Path | None = None,
+        fused_lora: bool = True,
+        onednn: bool = True,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -351,55 +354,5 @@ class BalancedTrainer(_BalanceMixin):
             self.compute_loss_func = token_mean
         self._begin_balance(
             coordination or Coordination(), modules, learning_rates, log_folder, tasks,
-            supervised_logits, feature_cache, feature_folder,
+            supervised_logits, fast_paths(self, feature_cache, feature_folder, fused_lora, onednn),
         )  # fmt: skip
-
-
-def attach(
-    trainer: AnyTrainer,
-    coordination: Coordination | None = None,
-    *,
-    modules: Mapping[str, str] | None = None,
-    learning_rates: Mapping[str, float] | None = None,
-    tasks: TaskWeighting | None = None,
-    supervised_logits: bool = True,
-    feature_cache: int | None = 0,
-    feature_folder: Path | None = None,
-) -> AnyTrainer:
-    """Balance a Trainer that already exists (transformers' own, trl's SFTTrainer, yours), before its `train`.
-
-    The object keeps its state and its class's behaviour; the overrides of `BalancedTrainer` are laid over its class.
-
-    With `tasks`, its training set names each sample's task in a column (key, attribute) `task`, which its collator does
-    not see: `Dataset.from_list([{"prompt": ..., "completion": ..., "task": "vqa"}, ...])`. An SFTTrainer keeps its
-    fused head, completion masks, `padding_free` and MoE loss; `packing`, `loss_type="dft"`, label smoothing and a
-    `compute_loss_func` are refused. What is evaluated needs no task and is not weighted.
-
-    Args:
-        trainer: not yet trained.
-        coordination, modules, learning_rates, tasks: as for `BalancedTrainer`.
-        supervised_logits: as there; a Trainer with a `compute_loss` of its own keeps it as it is.
-        feature_cache, feature_folder: as there; none by default.
-
-    Returns:
-        The same object.
-
-    Raises:
-        PartitionError: a model with nothing to balance.
-        DataError: `tasks`, and samples that name none.
-        RecipeError: `tasks`, and settings under which they cannot be weighted.
-    """
-    if isinstance(trainer, _BalanceMixin):
-        raise PartitionError("this Trainer is already balanced; attach() once")
-    cls = type(trainer)
-    trainer.__class__ = type(f"Balanced{cls.__name__}", (_BalanceMixin, cls), {})
-    assert isinstance(trainer, _BalanceMixin)
-    try:
-        trainer._begin_balance(
-            coordination or Coordination(), modules, learning_rates, None, tasks,
-            supervised_logits, feature_cache, feature_folder,
-        )  # fmt: skip
-    except BaseException:
-        trainer.__class__ = cls  # type: ignore[assignment]
-        raise
-    return trainer

@@ -1,0 +1,72 @@
+"""What stands in for parts of a model while a Trainer trains it, and when nothing may (docs/speed.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from equipoise.models.feature_cache import caching
+from equipoise.models.feature_store import FeatureCache
+from equipoise.training.frozen_linear import frozen_linears
+from equipoise.training.fused_lora import fused_lora
+
+#: On a CPU a batch of images takes as long as they take one by one; elsewhere it does not, and a user must want it.
+CPU_MEGABYTES = 256
+
+
+@dataclass
+class FastPaths:
+    """The ways a Trainer's model computes while it trains.
+
+    Attributes:
+        cache: of what frozen towers say; None for none.
+        fused_lora: whether LoRA layers compute their term in one function.
+        onednn: whether frozen layers multiply by oneDNN, on processors where that is faster.
+    """
+
+    cache: FeatureCache | None = None
+    fused_lora: bool = False
+    onednn: bool = False
+
+    @contextmanager
+    def on(self, model: Any) -> Iterator[None]:
+        """Inside, the model computes this way; afterwards as before."""
+        with ExitStack() as stack:
+            if self.onednn:
+                stack.enter_context(frozen_linears(model))
+            if self.fused_lora:
+                stack.enter_context(fused_lora(model))
+            if self.cache is not None:  # after oneDNN, which changes the last bit of what it keeps
+                stack.enter_context(caching(model, self.cache))
+            yield
+
+
+def fast_paths(
+    trainer: Trainer, feature_cache: int | None, feature_folder: Path | None, fused_lora: bool, onednn: bool
+) -> FastPaths:
+    """The fast paths of a Trainer, of those that are wanted.
+
+    Args:
+        feature_cache: megabytes; 0 for none; `CPU_MEGABYTES` on a CPU and none elsewhere when None.
+        feature_folder: where features are also kept, without bound; wanting it is wanting the cache.
+        fused_lora, onednn: whether these are wanted.
+    """
+    if not _is_plain(trainer):
+        return FastPaths()
+    if feature_cache is None:
+        feature_cache = CPU_MEGABYTES if trainer.args.device.type == "cpu" else 0
+    caches = feature_cache > 0 or feature_folder is not None
+    return FastPaths(FeatureCache(feature_cache, feature_folder) if caches else None, fused_lora, onednn)
+
+
+def _is_plain(trainer: Trainer) -> bool:
+    """Divided weights are gathered in every forward, by all processes alike; a compiled forward is not looked into."""
+    parallel = trainer.accelerator.parallelism_config
+    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or trainer.args.n_gpu > 1
+    divided = divided or (parallel is not None and parallel.non_data_parallel_size > 1)
+    return not divided and not trainer.args.torch_compile
