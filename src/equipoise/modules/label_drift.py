@@ -1,17 +1,15 @@
 """Drift from gradients by sample: what the training backward already says about the step that follows it.
 
 With g_b the gradient of the loss of sample b and delta a module's step, -g_b . delta is to first order how much that
-step, alone, raises the log-probability of the sample's labels: D = sum over its tokens. What follows for the whole
-predicted distribution p is estimated from D, as if the step moved all logits of the sample by independent amounts of
-equal variance v. A label's log-probability then moves by ||e_y - p||^2 v in the mean square, and the KL divergence is
-v (1 - ||p||^2) / 2, so that
+step, alone, raises the log-probability of the sample's labels: D_b, a sum over its tokens. Each token is then looked at
+as a choice between its label, of probability p, and the rest. The gap between their logits, which a small step moves
+nearly linearly while probabilities saturate, moves by G_b = D_b / sqrt(sum over tokens of (1 - p)^2), and the drift is
 
-    d_b = mean over tokens of (1 - ||p||^2) / 2 * v,    v = D^2 / sum over tokens of ||e_y - p||^2.
+    d_b = mean over tokens of KL( Bernoulli(p) || Bernoulli(sigmoid(logit(p) + G_b)) ).
 
-Where two tokens share the probability that is exact. For a step that is not small, the KL of a choice between two that
-has the same variance takes the place of its quadratic, which has no bound; `Drifts.gap` says how large the step was.
-Gradients are those of the training forward, so dropout is on as it was there. `equipoise bench fidelity` holds the
-estimate against the exact drift.
+That is exact for one token that two answers share; looking at the label alone makes a KL smaller, never larger, and so
+it does to both sides of kappa. `Drifts.gap` says how large the step was. Gradients are those of the training forward,
+so dropout is on as it was there. `equipoise bench fidelity` holds the estimate against the exact drift.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from torch.nn.functional import logsigmoid
 from equipoise.modules.drift import Drifts, floor
 from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import LLM, Partition
-from equipoise.modules.per_sample import PerSampleGradients, Recorded, surprises
+from equipoise.modules.per_sample import PerSampleGradients, Recorded
 from equipoise.modules.snapshot import Values, extrapolate, holding
 
 #: Above this root mean square of gaps (natural log of odds) a step is too large to be seen from its beginning alone.
@@ -159,33 +157,26 @@ def _through_encoder(
 
 @dataclass
 class _Choices:
-    """Each supervised token as a choice between two, of the variance that its distribution has.
+    """The supervised tokens as choices between the label and the rest.
 
     Attributes:
-        logits_K: of the side that the label is on.
-        multiples_K: of the choice's drift; 1 unless the distribution varies more than any choice between two.
+        logits_K: of the label's probability.
         gap_S: by how much a step moves the logits of each sample.
-        change_to_gap_S: d gap / d (change of the sample's loss).
+        gap_by_change_S: d gap / d (change of the sample's loss).
     """
 
     logits_K: torch.Tensor
-    multiples_K: torch.Tensor
     gap_S: torch.Tensor
-    change_to_gap_S: torch.Tensor
+    gap_by_change_S: torch.Tensor
 
 
 def _choices(part: Recorded, change_S: torch.Tensor) -> _Choices:
-    variance_K = ((1 - part.purities_K.double()) / 2).clamp(min=1e-15)
-    smaller_K = (1 - (1 - 4 * variance_K.clamp(max=0.25)).sqrt()) / 2
-    # 1 - sqrt(1 - 4v) cancels where the model is certain; there the smaller side is v.
-    smaller_K = torch.where(variance_K < 1e-6, variance_K, smaller_K)
-    side_K = torch.where(part.log_probs_K.double() > math.log(0.5), 1.0, -1.0)
-    logits_K = side_K * (torch.log1p(-smaller_K) - smaller_K.log())
-    surprise_S = _by_sample(part, surprises(part.log_probs_K.double(), part.purities_K.double()))
-    bottom_S = part.loss_weights_S.double() * surprise_S.sqrt()
-    change_to_gap_S = torch.where(bottom_S > 0, -math.sqrt(2) / torch.where(bottom_S > 0, bottom_S, 1.0), 0.0)
-    multiples_K = variance_K / (smaller_K * (1 - smaller_K))
-    return _Choices(logits_K, multiples_K, change_to_gap_S * change_S.double(), change_to_gap_S)
+    # A log-probability of 0 is one that rounding hides.
+    log_p = part.log_probs_K.double().clamp(max=-1e-16)
+    log_doubt = torch.log(-torch.expm1(log_p))
+    bottom_S = part.loss_weights_S.double() * _by_sample(part, (2 * log_doubt).exp()).sqrt()
+    gap_by_change_S = torch.where(bottom_S > 0, -1.0 / torch.where(bottom_S > 0, bottom_S, 1.0), 0.0)
+    return _Choices(log_p - log_doubt, gap_by_change_S * change_S.double(), gap_by_change_S)
 
 
 def _by_sample(part: Recorded, values_K: torch.Tensor) -> torch.Tensor:
@@ -210,7 +201,7 @@ def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], p
             choices = _choices(part, change[part.rows])
             gap_K = choices.gap_S[part.samples_K]
             before_K = choices.logits_K - gap_K if past else choices.logits_K
-            divergence_K = choices.multiples_K * bernoulli_kl(before_K, gap_K)
+            divergence_K = bernoulli_kl(before_K, gap_K)
             squares[name] += choices.gap_S.square().sum().item()
             means = (_by_sample(part, divergence_K) / tokens_S.clamp(min=1)).tolist()
             sums[name] += sum(means)
@@ -238,8 +229,8 @@ def _coefficients(recorder: PerSampleGradients, change: torch.Tensor, samples: i
         gap_K = choices.gap_S[part.samples_K]
         moved_K = torch.sigmoid(choices.logits_K) - torch.sigmoid(choices.logits_K - gap_K)
         tokens_S = _by_sample(part, torch.ones_like(moved_K)).clamp(min=1)
-        mean_S = _by_sample(part, choices.multiples_K * moved_K) / tokens_S
-        found.append(mean_S * choices.change_to_gap_S / samples)
+        mean_S = _by_sample(part, moved_K) / tokens_S
+        found.append(mean_S * choices.gap_by_change_S / samples)
     return torch.cat(found).to(change.dtype)
 
 

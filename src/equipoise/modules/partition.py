@@ -9,7 +9,7 @@ exactly one module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,11 +45,11 @@ class ModuleParameters:
 
     def norm(self) -> float:
         """||theta||, the Frobenius norm over the trainable parameters."""
-        return _norm(parameter.detach() for parameter in self.trainable.values())
+        return norm_of(parameter.detach() for parameter in self.trainable.values())
 
     def grad_norm(self) -> float:
         """||G||, the Frobenius norm over the gradients that are there."""
-        return _norm(parameter.grad for parameter in self.trainable.values() if parameter.grad is not None)
+        return norm_of(parameter.grad for parameter in self.trainable.values() if parameter.grad is not None)
 
 
 @dataclass
@@ -207,10 +207,14 @@ def find_decoder(model: nn.Module) -> nn.Module | None:
     return None if decoder is base else decoder
 
 
-def _norm(tensors: Iterator[torch.Tensor]) -> float:
-    norms = [torch.linalg.vector_norm(tensor, dtype=_accumulator(tensor)) for tensor in tensors]
-    return torch.stack(norms).norm().item() if norms else 0.0
-
-
-def _accumulator(tensor: torch.Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+def norm_of(tensors: Iterable[torch.Tensor]) -> float:
+    """Of all numbers together; in float32 at least."""
+    of_type: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        of_type.setdefault(tensor.dtype, []).append(tensor)
+    norms = [
+        norm
+        for dtype, group in of_type.items()
+        for norm in torch._foreach_norm(group, 2.0, torch.float64 if dtype == torch.float64 else torch.float32)
+    ]
+    return torch.stack([norm.double() for norm in norms]).norm().item() if norms else 0.0

@@ -35,11 +35,11 @@ class Recorded:
         inputs: the whole micro-batch.
         state: random states before its training forward.
         chosen: [S], which of its samples these are; None for all.
-        rows: where they are in the recorder's matrix of gradients.
+        rows: where they are among all that the step's micro-batches left.
+        gradients: by name of a trainable weight of the LLM, [S, numbers of the weight].
         embeddings_STD: what the decoder was given in training; None where nothing of the encoder entered it.
         embedding_gradients_STD: of the loss.
         log_probs_K: of the label at each supervised position.
-        purities_K: sum of squares of the predicted distribution there; 1 where it is certain.
         samples_K: 0 to S-1, which sample each is of.
         loss_weights_S: what the loss multiplies a token's negative log-likelihood by; 0 where that cannot be told
             because nothing is left to learn, or where the loss leaves the sample out.
@@ -49,19 +49,12 @@ class Recorded:
     state: RandomState
     chosen: torch.Tensor | None
     rows: slice
+    gradients: dict[str, torch.Tensor]
     embeddings_STD: torch.Tensor | None
     embedding_gradients_STD: torch.Tensor | None
     log_probs_K: torch.Tensor
-    purities_K: torch.Tensor
     samples_K: torch.Tensor
     loss_weights_S: torch.Tensor
-
-
-def surprises(log_probs_K: torch.Tensor, purities_K: torch.Tensor) -> torch.Tensor:
-    """||e_y - p||^2 at each position [K]: of the gradient of a label's log-probability by the logits."""
-    doubts_K = -torch.expm1(log_probs_K)
-    # (1 - p_y)^2 and the squares of the rest, which cancel where p_y is near 1.
-    return doubts_K.square() + (purities_K - log_probs_K.exp().square()).clamp(min=0.0)
 
 
 class PerSampleGradients:
@@ -88,19 +81,13 @@ class PerSampleGradients:
         weights = division.trainable[LLM].trainable if LLM in division.trainable else {}
         owners = {id(module.weight): module for module in model.modules() if type(module) is nn.Linear}
         self.linears = {name: owners[id(weight)] for name, weight in weights.items() if id(weight) in owners}
-        self.columns: dict[int, tuple[str, slice]] = {}
-        width = 0
-        for name, weight in weights.items():
-            self.columns[id(weight)] = (name, slice(width, width + weight.numel()))
-            width += weight.numel()
-        self.width = width
+        self.names = {id(weight): name for name, weight in weights.items()}
         self.parts: list[Recorded] = []
         self.reason = self._obstacle(division, weights)
-        self._gradients: torch.Tensor | None = None
         self._current: _MicroBatch | None = None
         self._handles: list[Any] = []
         self._filled = 0
-        self._trusted = False
+        self.trusted = False
 
     def _obstacle(self, division: Partition, weights: Mapping[str, nn.Parameter]) -> str | None:
         """What in the model rules per-sample gradients out."""
@@ -113,9 +100,9 @@ class PerSampleGradients:
         for name, module in division.trainable.items():
             if name != LLM and any(id(parameter) in inside for parameter in module.trainable.values()):
                 return f"module {name} lies inside the LLM"
-        frozen = sum(module.frozen for module in division.modules.values())
-        if self.samples * self.width > frozen:
-            return f"{self.samples} gradients of the LLM's {self.width:,} trainable numbers take more than the model"
+        size, frozen = division.trainable[LLM].size, sum(module.frozen for module in division.modules.values())
+        if self.samples * size > frozen:
+            return f"{self.samples} gradients of the LLM's {size:,} trainable numbers take more memory than the model"
         return None
 
     # ------------------------------------------------------------------ while the step's batches are trained on
@@ -149,7 +136,7 @@ class PerSampleGradients:
     def forget(self) -> None:
         """Let go of all that was recorded."""
         self._close()
-        self.parts, self._gradients, self._filled = [], None, 0
+        self.parts, self._filled = [], 0
 
     def _close(self) -> None:
         for handle in self._handles:
@@ -166,13 +153,6 @@ class PerSampleGradients:
         else:
             self.parts.append(part)
 
-    def matrix(self, like: torch.Tensor) -> torch.Tensor:
-        """[samples, width], the LLM's gradients; in 16 bits unless the model computes in float64."""
-        if self._gradients is None:
-            dtype = torch.float64 if like.dtype == torch.float64 else torch.bfloat16
-            self._gradients = torch.empty(self.samples, self.width, dtype=dtype, device=like.device)
-        return self._gradients
-
     # ------------------------------------------------------------------ what was recorded
 
     def along(self, step: Values) -> torch.Tensor:
@@ -181,27 +161,26 @@ class PerSampleGradients:
         Args:
             step: by parameter name; other modules' are not looked at.
         """
-        assert self._gradients is not None
-        flat = torch.cat([step[name].flatten() for name, _ in self.columns.values()])
-        filled = self._gradients[: self._rows]
-        return (filled @ flat.to(filled.dtype)).to(_exact(filled))
+        changes = []
+        for part in self.parts:
+            change = part.log_probs_K.new_zeros(part.rows.stop - part.rows.start)
+            for name, gradients in part.gradients.items():
+                change += gradients @ step[name].flatten().to(gradients.dtype)
+            changes.append(change)
+        return torch.cat(changes)
 
     def combined(self, coefficients_S: torch.Tensor) -> Values:
         """The LLM's gradients, summed with these coefficients, by parameter name."""
-        assert self._gradients is not None
-        filled = self._gradients[: self._rows]
+        sums: Values = {}
         # Coefficients differ by orders of magnitude between steps; scaled, 16 bits hold them.
         scale = coefficients_S.abs().max().clamp(min=torch.finfo(coefficients_S.dtype).tiny)
-        flat = (coefficients_S / scale).to(filled.dtype) @ filled
-        shapes = {name: self.linears[name].weight for name in self.linears}
-        return {
-            name: (flat[columns].to(shapes[name].dtype) * scale.to(shapes[name].dtype)).view_as(shapes[name])
-            for name, columns in self.columns.values()
-        }
-
-    @property
-    def _rows(self) -> int:
-        return self.parts[-1].rows.stop
+        for part in self.parts:
+            shares = (coefficients_S[part.rows] / scale).to(next(iter(part.gradients.values())).dtype)
+            for name, gradients in part.gradients.items():
+                weight = self.linears[name].weight
+                found = (shares @ gradients).to(weight.dtype).view_as(weight) * scale.to(weight.dtype)
+                sums[name] = sums[name].add_(found) if name in sums else found
+        return sums
 
     def embeddings(self, part: Recorded) -> torch.Tensor:
         """[S, T, D], what the decoder would be given now for a recorded micro-batch, under its dropout masks."""
@@ -224,11 +203,10 @@ class _MicroBatch:
         self.chosen = rows
         self.place = place
         self.size = inputs["labels"].shape[0]
-        self._taken: set[int] = set()
+        self._gradients: dict[str, torch.Tensor] = {}
         self._embeddings: torch.Tensor | None = None
         self._embedding_gradients: torch.Tensor | None = None
         self._log_probs: torch.Tensor | None = None
-        self._purities: torch.Tensor | None = None
         self._label_gradients: torch.Tensor | None = None
         targets_BT = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
         if rows is not None:
@@ -278,19 +256,21 @@ class _MicroBatch:
             return
         logits_NV = logits.detach().flatten(0, 1)
         precise = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        found, purities = [], []
+        found, squares = [], []
         for rows, labels in zip(places_K.split(CHUNK), self._labels_K.split(CHUNK), strict=True):
             log_probs = torch.log_softmax(logits_NV[rows].to(precise), dim=-1)
             found.append(log_probs.gather(-1, labels[:, None]).squeeze(-1))
-            purities.append(log_probs.exp().square().sum(dim=-1))
+            if not self.owner.trusted:
+                error = log_probs.exp().scatter_add_(-1, labels[:, None], -torch.ones_like(log_probs[:, :1]))
+                squares.append(error.square().sum(dim=-1))
         self._log_probs = torch.cat(found) if found else logits.new_zeros(0, dtype=precise)
-        self._purities = torch.cat(purities) if purities else self._log_probs
+        norms_K = torch.cat(squares).sqrt() if squares else None
 
         def see_gradient(gradients: torch.Tensor) -> None:
             gradients_NV = gradients.flatten(0, 1)
             self._label_gradients = gradients_NV[places_K, self._labels_K].to(precise)
-            if not self.owner._trusted:
-                self._check_loss(gradients_NV[places_K].to(precise).norm(dim=-1))
+            if norms_K is not None:
+                self._check_loss(gradients_NV[places_K].to(precise).norm(dim=-1), norms_K)
 
         logits.register_hook(see_gradient)
 
@@ -303,14 +283,9 @@ class _MicroBatch:
         if gradients.dim() != 3 or gradients.shape[0] != self.size:
             self._give_up("the LLM's linear layers are not given one row a sample")
             return
-        _, columns = self.owner.columns[id(parameter)]
-        place = self.owner.matrix(parameter)[self.place, columns]
-        own = self._own(gradients).flatten(1)
-        if id(parameter) in self._taken:  # a layer that is run twice
-            place.add_(own)
-        else:
-            place.copy_(own)
-            self._taken.add(id(parameter))
+        name, own = self.owner.names[id(parameter)], self._own(gradients).flatten(1)
+        # A layer that is run twice adds to what it gave.
+        self._gradients[name] = self._gradients[name] + own if name in self._gradients else own
 
     # ------------------------------------------------------------------ inside
 
@@ -320,17 +295,14 @@ class _MicroBatch:
     def _give_up(self, reason: str) -> None:
         self.owner.reason = self.owner.reason or reason
 
-    def _check_loss(self, norms_K: torch.Tensor) -> None:
+    def _check_loss(self, norms_K: torch.Tensor, expected_K: torch.Tensor) -> None:
         """Whether the gradient of the logits is that of a weighted negative log-likelihood, w (p - e_y)."""
         weights_K = self._weights(self._label_gradients, self._rows_K, self.size)[self._rows_K]
-        assert self._log_probs is not None
-        assert self._purities is not None
-        expected_K = surprises(self._log_probs, self._purities).sqrt()
         error = (norms_K - weights_K * expected_K).norm()
         if error > TOLERANCE * norms_K.norm():
             self._give_up("the loss is not the negative log-likelihood of what the LM head says")
         elif len(norms_K):
-            self.owner._trusted = True
+            self.owner.trusted = True
 
     def _weights(self, gradients_K: torch.Tensor | None, samples_K: torch.Tensor, count: int) -> torch.Tensor:
         """Of each sample's tokens in the loss: -w (1 - p) is the gradient of a label's logit."""
@@ -347,7 +319,7 @@ class _MicroBatch:
             if not len(self._labels_K):
                 return None
             self._give_up("the logits of the LM head were not seen")
-        elif len(self._taken) < len(self.owner.columns):
+        elif len(self._gradients) < len(self.owner.names):
             self._give_up("not every trainable weight of the LLM was used in the forward")
         if self.owner.reason is not None:
             return None
@@ -356,16 +328,15 @@ class _MicroBatch:
             samples_K = torch.searchsorted(self.chosen, self._rows_K)
         count = self.place.stop - self.place.start
         assert self._log_probs is not None
-        assert self._purities is not None
         return Recorded(
             inputs=self.inputs,
             state=self.state,
             chosen=self.chosen,
             rows=self.place,
+            gradients=self._gradients,
             embeddings_STD=self._embeddings,
             embedding_gradients_STD=self._embedding_gradients,
             log_probs_K=self._log_probs,
-            purities_K=self._purities,
             samples_K=samples_K,
             loss_weights_S=self._weights(self._label_gradients, samples_K, count),
         )
@@ -415,7 +386,3 @@ def _stopping_at(decoder: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 def _own(values: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
     return values if chosen is None else values[chosen]
-
-
-def _exact(tensor: torch.Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

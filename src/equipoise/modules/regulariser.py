@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-
-from equipoise.modules.partition import Partition
+from equipoise.modules.partition import Partition, norm_of
 from equipoise.modules.snapshot import Values
 
 
@@ -40,7 +38,7 @@ def apply_regulariser(
         gradients = drift_gradients.get(name, {})
         if not gradients:
             continue
-        norms[name] = torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]).norm().item()
+        norms[name] = norm_of(gradients.values())
         loss_norm = module.grad_norm()
         if not (math.isfinite(norms[name]) and math.isfinite(loss_norm)):
             continue
