@@ -182,17 +182,15 @@ def test_a_node_that_fails_where_no_disk_is_shared_still_sends_its_log(
     assert work.log.is_file()
 
 
-@pytest.mark.parametrize("shares", [True, False])
 def test_a_node_that_a_stopped_process_has_is_held(
-    cluster: Cluster, machines: list[Any], owner, recipe: Recipe, tmp_path: Path, shares: bool
+    cluster: Cluster, machines: list[Any], owner, recipe: Recipe, tmp_path: Path
 ):
     made = Balancing(tmp_path / "out")
     work = Work("mini", recipe, made.nodes / "mini-1", ("validation",), patience=0.3)
-    slots = RaySlots(cluster.address, made.path, 1, None, silent(), shares)
+    stopped = owner(made.path, "mini-1", 0.3)
+    stopped.send_signal(signal.SIGSTOP)
+    slots = RaySlots(cluster.address, made.path, 1, None, silent())
     try:
-        cache = Path(os.environ["EQUIPOISE_CACHE"]) / "balance" / slots.identity / "mini-1"
-        stopped = owner(made.path if shares else cache, "mini-1", 0.3)
-        stopped.send_signal(signal.SIGSTOP)
         slots.start(work)
         while (outcome := slots.next()) is None:
             pass

@@ -15,8 +15,10 @@ from rich.console import Console
 from equipoise.balancing.execution import RETRIES, Here, Outcome, Work, carry_out
 from equipoise.balancing.locks import Held, lock, turn
 from equipoise.balancing.processes import Processes
+from equipoise.balancing.remote import End, run_node_here
 from equipoise.balancing.run import Balancing
 from equipoise.errors import RunError
+from equipoise.recipe import Recipe
 from equipoise.tasks.plan import Node
 from equipoise.training.run_directory import RunDirectory
 
@@ -128,3 +130,20 @@ def test_a_process_of_its_own_says_that_its_node_is_held(owner, tmp_path: Path, 
     assert outcome == Outcome(work, held=outcome.held)
     assert outcome.held.startswith(f"process {stopped.pid} on ")
     assert outcome.held.endswith("has shown no life for 0.3 s: end it, or let it go on")
+
+
+def test_a_machine_that_shares_no_disk_sends_nothing_of_a_node_that_is_held(
+    owner, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("equipoise.balancing.remote.quieten", lambda: None)
+    monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
+    work = Work("mini", recipe, tmp_path / "elsewhere" / "nodes" / "mini-1", ("validation",), 0.3)
+    scratch = tmp_path / "cache" / "balance" / "identity" / work.folder.name
+    stopped = owner(scratch, work.folder.name, 0.3)
+    stopped.send_signal(signal.SIGSTOP)
+    [end] = run_node_here(work.to_json(), "identity")
+    assert isinstance(end, End)
+    assert end.held is not None
+    assert end.held.startswith(f"process {stopped.pid} on ")
+    assert end == End(failure=None, held=end.held, sent=False)
+    assert scratch.is_dir()  # what the stopped process has is left to it

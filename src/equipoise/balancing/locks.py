@@ -80,6 +80,7 @@ def turn(root: Path, name: str, patience: float, notify: Callable[[str], None]) 
                 f"{_owner(found)} holds {held.lock_file} and has shown no life for {patience:g} s: "
                 "end it, or let it go on"
             )
+    _write(beat, 0)
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(beat, patience / BEATS, ended), daemon=True)
     beating.start()
@@ -100,12 +101,17 @@ def _lock(root: Path, name: str) -> FileLock:
 
 def _beat(file: Path, seconds: float, ended: threading.Event) -> None:
     count = 0
-    while True:
-        with suppress(OSError):  # a full disk ends the run, not its beat
-            file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n{count}\n", encoding="utf-8")
+    while not ended.wait(seconds):
         count += 1
-        if ended.wait(seconds):
-            return
+        _write(file, count)
+
+
+def _write(file: Path, count: int) -> None:
+    # Whole or not at all, for its writer may be stopped here and must still be named.
+    scratch = file.with_name(f"{file.name}~")
+    with suppress(OSError):  # a full disk ends the run, not its beat
+        scratch.write_text(f"process {os.getpid()} on {socket.gethostname()}\n{count}\n", encoding="utf-8")
+        scratch.replace(file)
 
 
 def _read(file: Path) -> str:
