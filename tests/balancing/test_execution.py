@@ -102,7 +102,7 @@ def test_a_death_is_retried_and_said(recipe, tmp_path):
 
 
 def test_a_place_that_dies_for_ever_ends_it(recipe, tmp_path):
-    with pytest.raises(RunError, match=r"^c: its place died 4 times, at last: it was pulled out; .*logs/c\.log$"):
+    with pytest.raises(RunError, match=r"^c: given up after 4 tries, at last: it was pulled out; .*logs/c\.log$"):
         carried_out(Pretended(3, {"c": 99}), recipe, tmp_path)
 
 

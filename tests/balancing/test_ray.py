@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -19,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from equipoise.balancing.execution import Work
+from equipoise.balancing.execution import Outcome, Work
 from equipoise.balancing.on_ray import RaySlots
 from equipoise.balancing.places import Where
 from equipoise.balancing.run import Balancing, balance
@@ -179,6 +180,26 @@ def test_a_node_that_fails_where_no_disk_is_shared_still_sends_its_log(
     assert outcome.death is None
     assert "cannot be loaded" in str(outcome.error)
     assert work.log.is_file()
+
+
+def test_a_node_that_a_stopped_process_has_is_held(
+    cluster: Cluster, machines: list[Any], owner, recipe: Recipe, tmp_path: Path
+):
+    made = Balancing(tmp_path / "out")
+    work = Work("mini", recipe, made.nodes / "mini-1", ("validation",), patience=0.3)
+    stopped = owner(made.path, "mini-1", 0.3)
+    stopped.send_signal(signal.SIGSTOP)
+    slots = RaySlots(cluster.address, made.path, 1, None, silent())
+    try:
+        slots.start(work)
+        while (outcome := slots.next()) is None:
+            pass
+    finally:
+        slots.stop()
+    assert outcome.held is not None
+    assert outcome == Outcome(work, held=outcome.held)
+    assert outcome.held.startswith(f"process {stopped.pid} on ")
+    assert not work.folder.exists()
 
 
 def test_a_run_that_no_machine_can_hold_waits_and_says_so(cluster: Cluster, machines: list[Any], tmp_path: Path):

@@ -17,10 +17,9 @@ import pytest
 import yaml
 
 from equipoise.balancing.execution import Work
-from equipoise.balancing.nodes import lock
+from equipoise.balancing.locks import lock
 from equipoise.balancing.processes import MODULE, Processes
 from equipoise.balancing.run import Balancing
-from equipoise.errors import RunError
 from equipoise.recipe import Recipe
 from equipoise.training.run_directory import RunDirectory
 
@@ -109,14 +108,6 @@ def test_a_second_command_on_the_same_results_is_refused(command, content, tmp_p
     assert refused["status"] == 2
     assert refused["printed"].endswith(f"equipoise: another equipoise balance is at work in {out}\n")
     assert not (out / "nodes").exists()
-
-
-def test_a_node_that_another_process_runs_is_waited_for_and_not_shared(recipe, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("equipoise.balancing.nodes.PATIENCE", 0.1)
-    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation",))
-    with lock(tmp_path, "mini-1", "not yet"), pytest.raises(RunError, match=r"mini-1 is being run by another process$"):
-        work.run(None)
-    assert not work.folder.exists()
 
 
 def test_a_mistake_is_one_line_and_a_failure_names_its_log(recipe: Recipe, tmp_path: Path):

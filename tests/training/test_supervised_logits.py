@@ -312,7 +312,14 @@ def test_a_model_whose_loss_would_be_another_trains_as_it_did(
 
 def test_a_batch_that_supervises_nothing_decides_nothing() -> None:
     batch = {"input_ids": torch.arange(8)[None], "labels": torch.full((1, 8), -100)}
-    assert supervised_logits.agree(mixtral(False), batch, lambda model, inputs: model(**inputs).loss) is None
+    forwards: list[tuple[int, ...]] = []
+
+    def loss(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        forwards.append(tuple(inputs["labels"].shape))
+        return model(**inputs).loss
+
+    assert supervised_logits.agree(mixtral(False), batch, loss) is None
+    assert forwards == [(1, 8), (1, 1)]  # as on a process whose batch decides, which would wait for them
 
 
 def test_the_trial_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Where a plan's nodes run: one after the other in this process, or several at once in places that `Slots` stand for.
 
 A place may die (a killed process, a machine that is gone): its node is then given to another and goes on from what it
-left. A node that fails by itself is not tried again.
+left. A place may also be stopped, come back or not, and keep its node from all others meanwhile: the node is then tried
+again after all that can be run without it. A node that fails by itself is not tried again.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Protocol
 import yaml
 from rich.console import Console
 
+from equipoise.balancing.locks import PATIENCE, Held
 from equipoise.balancing.nodes import is_done, run_node, tidy
 from equipoise.errors import EquipoiseError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
 from equipoise.tasks.plan import Node, Split
 
-#: How often a node whose place dies is tried again.
+#: How often a node whose place dies or is stopped is tried again.
 RETRIES = 3
 
 
@@ -35,12 +37,14 @@ class Work:
         recipe: whole, weights included.
         folder: its run directory.
         splits: what it is scored on.
+        patience: seconds after which another process that has it and shows no life counts as stopped.
     """
 
     name: str
     recipe: Recipe
     folder: Path
     splits: tuple[Split, ...]
+    patience: float = PATIENCE
 
     @property
     def log(self) -> Path:
@@ -49,19 +53,19 @@ class Work:
 
     def run(self, console: Console) -> None:
         """Train and score."""
-        run_node(self.name, self.recipe, self.folder, self.splits, console)
+        run_node(self.name, self.recipe, self.folder, self.splits, console, self.patience)
 
     def to_json(self) -> str:
         """One line, from which another process makes the same work."""
         plain = {"name": self.name, "recipe": self.recipe.to_yaml(), "folder": str(self.folder), "splits": self.splits}
-        return json.dumps(plain)
+        return json.dumps({**plain, "patience": self.patience})
 
     @classmethod
     def from_json(cls, text: str) -> Work:
         """The inverse of `to_json`."""
         plain = json.loads(text)
         recipe = parse_recipe(yaml.safe_load(plain["recipe"]), "its recipe")
-        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]))
+        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]), plain["patience"])
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ class Outcome:
     Attributes:
         work: what was asked.
         death: why the place is gone; None where it is not.
+        held: who has the node's lock and shows no life; None where nobody does.
         error: why the node failed; None where it did not.
     """
 
     work: Work
     death: str | None = None
+    held: str | None = None
     error: EquipoiseError | None = None
 
 
@@ -114,7 +120,10 @@ class Here:
 
     def next(self) -> Outcome:
         assert self._work is not None
-        self._work.run(self.console)
+        try:
+            self._work.run(self.console)
+        except Held as error:
+            return Outcome(self._work, held=str(error))
         return Outcome(self._work)
 
     def stop(self) -> None:
@@ -139,9 +148,10 @@ def carry_out(
 
     Raises:
         EquipoiseError: of a node, or of `prepare` or `conclude`; whatever else runs is stopped first.
-        RunError: a node's place died again and again.
+        RunError: a node's place died, or was stopped, again and again.
     """
-    waiting, running, deaths = list(nodes), dict[str, Node](), Counter[str]()
+    waiting, running, setbacks = list(nodes), dict[str, Node](), Counter[str]()
+    prepared: dict[str, Work] = {}
     concluded: set[str] = set()
 
     def begin(node: Node, work: Work) -> None:
@@ -161,7 +171,7 @@ def carry_out(
             ready = next((node for node in waiting if concluded.issuperset(node.needs)), None)
             if ready is not None and len(running) < slots.count:
                 waiting.remove(ready)
-                work = prepare(ready)
+                work = prepared[ready.name] if ready.name in prepared else prepare(ready)
                 if is_done(work.folder, work.splits):
                     tidy(work.folder)
                     end(ready, work, "already done")
@@ -175,13 +185,19 @@ def carry_out(
             node = running.pop(work.name)
             if outcome.error is not None:
                 raise outcome.error
-            if outcome.death is None:
+            setback = outcome.death or outcome.held
+            if setback is None:
                 end(node, work, "done")
                 continue
-            deaths[node.name] += 1
-            if deaths[node.name] > RETRIES:
-                raise RunError(f"{node.name}: its place died {RETRIES + 1} times, at last: {outcome.death}; {work.log}")
-            console.print(f"{node.name}: {outcome.death}; again, {deaths[node.name]} of {RETRIES}", highlight=False)
-            begin(node, work)
+            setbacks[node.name] += 1
+            if setbacks[node.name] > RETRIES:
+                raise RunError(f"{node.name}: given up after {RETRIES + 1} tries, at last: {setback}; {work.log}")
+            console.print(f"{node.name}: {setback}; again, {setbacks[node.name]} of {RETRIES}", highlight=False)
+            if outcome.held is None:
+                begin(node, work)
+            else:
+                # The stopped place may come back and finish it, or be ended, while others run; none can hurry that.
+                prepared[node.name] = work
+                waiting.append(node)
     finally:
         slots.stop()

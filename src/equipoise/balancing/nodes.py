@@ -10,24 +10,20 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
+from equipoise.balancing.locks import turn
 from equipoise.data.tasks import PARTS, Notify, read_task
-from equipoise.errors import RunError
 from equipoise.evaluation.evaluate import evaluate
 from equipoise.recipe import Recipe
 from equipoise.tasks.plan import Split
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory, write_json
 
-#: Seconds that a node waits for the process that ran it before, whose machine may think it dead.
-PATIENCE = 60.0
 #: By task, by part: how many samples it has, and a digest of what they were read from.
 Data = Mapping[str, Mapping[str, tuple[int, str]]]
 
@@ -76,7 +72,14 @@ def scores_of(folder: Path, split: Split) -> dict[str, float] | None:
     return {name: entry["value"] for name, entry in tasks.items() if entry["value"] is not None}
 
 
-def run_node(name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], console: Console) -> None:
+def run_node(
+    name: str,
+    recipe: Recipe,
+    folder: Path,
+    splits: Sequence[Split],
+    console: Console,
+    patience: float,
+) -> None:
     """Train and score what has not been trained and scored.
 
     Args:
@@ -85,13 +88,18 @@ def run_node(name: str, recipe: Recipe, folder: Path, splits: Sequence[Split], c
         folder: the run directory.
         splits: to be scored on.
         console: for progress.
+        patience: seconds after which another process that has this node and shows no life counts as stopped.
 
     Raises:
-        RunError: another process has run this node for a minute and still does.
+        Held: such a process has it.
         EquipoiseError: as `train` and `evaluate`.
     """
     run = RunDirectory(folder)
-    with lock(folder.parent.parent, folder.name, f"{folder} is being run by another process", PATIENCE):
+
+    def notify(line: str) -> None:
+        console.print(f"{name}: {line}", highlight=False)
+
+    with turn(folder.parent.parent, folder.name, patience, notify):
         if is_done(folder, splits):
             return
         train(recipe, folder, console, resume=True, name=name)
@@ -130,26 +138,6 @@ def cost_of(folder: Path, splits: Sequence[Split]) -> dict[str, float | None]:
     files = [_seconds_file(folder, split) for split in splits]
     known = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     return {"training": sum(steps) if steps else None, "scoring": sum(known) if len(known) == len(splits) else None}
-
-
-@contextmanager
-def lock(root: Path, name: str, taken: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold a lock that dies with its owner; locks are in a folder of their own below the results.
-
-    Raises:
-        RunError: with `taken`, when somebody else still has it after `patience` seconds.
-    """
-    folder = root / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    held = FileLock(folder / name)
-    try:
-        held.acquire(timeout=patience)
-    except Timeout:
-        raise RunError(taken) from None
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def _free_memory() -> None:

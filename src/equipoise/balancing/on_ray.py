@@ -105,7 +105,7 @@ class RaySlots:
                 self._place(work)
             next(stream, None)  # lets the worker go on to its end
             failed = RunError(f"{work.name}: {piece.failure}; {work.log}") if piece.failure is not None else None
-            return self._ended(stream, error=failed)
+            return self._ended(stream, error=failed, held=piece.held)
 
     def stop(self) -> None:
         for stream in self._running:

@@ -15,10 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from rich.console import Console
 
 from equipoise.balancing.execution import Outcome, Work
+from equipoise.balancing.locks import Held
 from equipoise.errors import EquipoiseError, RunError
 from equipoise.quiet import quieten
 
 MISTAKE = 2
+HELD = 3
 MODULE = "equipoise.balancing.processes"
 
 
@@ -82,6 +84,8 @@ def _outcome(work: Work, process: subprocess.Popen[str]) -> Outcome:
         return Outcome(work)
     if status < 0:
         return Outcome(work, death=f"its process was ended by signal {-status}")
+    if status == HELD:
+        return Outcome(work, held=said)
     reason = said if status == MISTAKE and said else f"it failed with status {status}; see {work.log}"
     return Outcome(work, error=RunError(f"{work.name}: {reason}"))
 
@@ -105,6 +109,9 @@ def main() -> None:
     threading.Thread(target=_follow_the_starter, daemon=True).start()
     try:
         Work.from_json(told).run(Console(file=sys.stderr, width=120))
+    except Held as error:
+        print(error)
+        sys.exit(HELD)
     except EquipoiseError as error:
         print(error)
         sys.exit(MISTAKE)

@@ -38,10 +38,12 @@ class End:
 
     Attributes:
         failure: why the node failed, as a line; None where it did not.
+        held: who has the node's lock and shows no life; None where nobody does.
         sent: whether files were sent; they are where they belong otherwise.
     """
 
     failure: str | None
+    held: str | None
     sent: bool
 
 
@@ -58,6 +60,7 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
     from rich.console import Console
 
     from equipoise.balancing.execution import Work
+    from equipoise.balancing.locks import Held
     from equipoise.errors import EquipoiseError
     from equipoise.packages import cache_folder
 
@@ -68,21 +71,24 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
         root = cache_folder() / "balance" / identity / work.folder.name
         work = replace(work, folder=root / "nodes" / work.folder.name)
     work.log.parent.mkdir(parents=True, exist_ok=True)
-    failure = None
+    failure = held = None
     with work.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         try:
             work.run(Console(file=log, width=120))
+        except Held as error:
+            held = str(error)
         except EquipoiseError as error:
             failure = str(error)
         except Exception as error:
             traceback.print_exc()
             failure = f"it failed: {type(error).__name__}: {error}".splitlines()[0]
-    if not shared:
+    sends = not shared and held is None  # what another has in its hands is not ours to send
+    if sends:
         for folder in (work.folder, work.log.parent):
             yield from _pieces(root, folder)
-    yield End(failure, not shared)
+    yield End(failure, held, sends)
     # The next lines run when the receiver has asked for what follows: it has everything.
-    if not shared and failure is None:
+    if sends and failure is None:
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from rich.console import Console
 
 from equipoise.balancing.execution import Work, carry_out
-from equipoise.balancing.nodes import Data, cost_of, is_done, lock, node_folder, read_data, scores_of
+from equipoise.balancing.locks import lock
+from equipoise.balancing.nodes import Data, cost_of, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import Results, compared, results_of, zeros
 from equipoise.balancing.tables import print_balance, print_costs, print_plan, print_results

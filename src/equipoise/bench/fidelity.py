@@ -1,7 +1,8 @@
 """How well the default estimator agrees with the exact one: both see the steps of the same runs.
 
-A run trains with `commit` and `exact`, in our Trainer's own loop. The recipe's own estimator, and `lookback` from the
-drifts that the regulariser needs anyway, see each step and change nothing.
+A run trains with `commit-clr` and `exact`, in our Trainer's own loop. The recipe's own estimator sees each step and
+changes nothing; now and then the regulariser's gradients are compared too. Then the same run is made with the recipe's
+estimator acting, and both are scored on samples that neither has seen.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Subset
 from transformers import TrainerCallback
 
 from equipoise.bench.contestants import Contestant, build
-from equipoise.bench.stage import set_up
-from equipoise.bench.watching import Seen, Watched
+from equipoise.bench.stage import Stage, set_up
+from equipoise.bench.watching import GradientAgreement, Watched
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
 from equipoise.modules.coordinator import Coordinator
 from equipoise.modules.partition import LLM
 from equipoise.recipe import Recipe
 
-EXACT = Contestant("exact", modules={"schedule": "commit", "estimator": "exact"})
+EXACT = Contestant("exact", modules={"schedule": "commit-clr", "estimator": "exact", "theory": False})
+CHEAP = Contestant("default", modules={"schedule": "commit-clr"})
 DEFAULT = "default"
+#: Samples that no step trains on, for the final loss.
+HELD_OUT = 256
 
 
 @dataclass
@@ -37,17 +42,23 @@ class Agreement:
         same_span: likewise, exact's averaged over the steps that the estimator's window reaches over; what is left is
             the estimator's error without the lag of a longer window.
         factor_errors: of each module's learning-rate factor at each step, against exact's.
+        regularisers: at some steps, the regulariser's gradients beside the exact ones.
+        losses: (of the run that it acted in, of the exact run) at the end, on samples that neither has seen.
     """
 
     log_kappas: list[tuple[float, float]] = field(default_factory=list)
     same_span: list[tuple[float, float]] = field(default_factory=list)
     factor_errors: list[float] = field(default_factory=list)
+    regularisers: list[GradientAgreement] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, other: Agreement) -> None:
         """Pool another run's."""
         self.log_kappas += other.log_kappas
         self.same_span += other.same_span
         self.factor_errors += other.factor_errors
+        self.regularisers += other.regularisers
+        self.losses += other.losses
 
     def figures(self) -> dict[str, float | int | None]:
         """The figures: correlations, None where one of the two does not vary, and root mean squares."""
@@ -58,6 +69,18 @@ class Agreement:
             "r_log_kappa_same_span": _correlation(self.same_span),
             "rmse_log_kappa_same_span": _root_mean_square([one - other for one, other in self.same_span]),
             "rmse_lr_factor": _root_mean_square(self.factor_errors),
+            **self._of_regularisers(),
+            "largest_loss_difference": max((abs(own - exact) for own, exact in self.losses), default=None),
+            "loss_spread": statistics.stdev([exact for _, exact in self.losses]) if len(self.losses) > 1 else None,
+        }
+
+    def _of_regularisers(self) -> dict[str, float]:
+        """Medians over the steps that were compared, by module."""
+        modules = self.regularisers[0].cosines if self.regularisers else ()
+        return {
+            f"{kind}/{name}": statistics.median(getattr(found, kind)[name] for found in self.regularisers)
+            for kind in ("cosines", "norm_ratios", "step_cosines")
+            for name in modules
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,20 +89,36 @@ class Agreement:
 
 
 def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) -> dict[str, Agreement]:
-    """Make one run and compare the estimators on it, by name."""
+    """Make one run by each of the two and compare the estimators on the exact one, by name."""
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
     stage = set_up(recipe, steps, notify)
-    with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
-        trainer: Any = build(EXACT, stage, Path(scratch))
-        onlooking = replace(recipe.balance.modules, schedule="constant", measure=True, theory=False)
-        callback = _Watch(
-            trainer, {DEFAULT: onlooking}, lambda n: notify(f"fidelity: seed {seed}, step {n} of {steps}")
-        )
-        trainer.add_callback(callback)
-        trainer.train()
-    watched = callback.watched
+    losses = []
+    watched = None
+    for contestant in (EXACT, CHEAP):
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
+            trainer: Any = build(contestant, stage, Path(scratch))
+            onlooking = replace(recipe.balance.modules, schedule="constant", measure=True, theory=False)
+            watchers = {DEFAULT: onlooking} if contestant is EXACT else {}
+            callback = _Watch(
+                trainer,
+                watchers,
+                lambda n, who=contestant.name: notify(f"fidelity: seed {seed}, {who}, step {n} of {steps}"),
+            )
+            trainer.add_callback(callback)
+            trainer.train()
+            losses.append(_held_out_loss(trainer, stage))
+        watched = watched or callback.watched
     assert watched is not None
-    return {name: compare(watched, seen) for name, seen in watched.seen.items()}
+    found = {name: compare(watched, name) for name in watched.seen}
+    for agreement in found.values():
+        agreement.losses.append((losses[1], losses[0]))
+    return found
+
+
+def _held_out_loss(trainer: Any, stage: Stage) -> float:
+    trained_on = set(stage.order)
+    rest = [number for number in range(len(stage.samples)) if number not in trained_on][:HELD_OUT]
+    return float(trainer.evaluate(Subset(stage.samples, rest))["eval_loss"]) if rest else math.nan
 
 
 class _Watch(TrainerCallback):
@@ -103,10 +142,10 @@ class _Watch(TrainerCallback):
         self.notify(state.global_step)
 
 
-def compare(watched: Watched, seen: Seen) -> Agreement:
+def compare(watched: Watched, name: str) -> Agreement:
     """What one estimator saw beside what the exact one saw."""
-    exact = watched.exact
-    found = Agreement()
+    exact, seen = watched.exact, watched.seen[name]
+    found = Agreement(regularisers=watched.regularisers[name])
     for step, log_kappa in seen.log_kappas.items():
         if step in exact.log_kappas:
             found.log_kappas.append((log_kappa, exact.log_kappas[step]))

@@ -61,6 +61,20 @@ def print_fidelity(
         "as many steps as the estimator's window reaches",
         highlight=False,
     )
+    for name, figures in pooled.items():
+        modules = [key.removeprefix("cosines/") for key in figures if key.startswith("cosines/")]
+        if modules:
+            table = _table(f"regulariser, {name}", "cosine", "norm, to exact", "cosine with the loss")
+            for module in modules:
+                own = [figures[f"{kind}/{module}"] for kind in ("cosines", "norm_ratios", "step_cosines")]
+                table.add_row(module, *map(_shown, own))
+            console.print(table)
+        console.print(
+            f"loss at the end, on samples that no run has seen: {name} and exact differ by at most "
+            f"{_shown(figures['largest_loss_difference'], 4)}; exact's standard deviation over seeds is "
+            f"{_shown(figures['loss_spread'], 4)}",
+            highlight=False,
+        )
 
 
 def print_growth(axes: Mapping[str, Sequence[Mapping[str, Any]]], console: Console) -> None:
@@ -82,5 +96,5 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _shown(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -119,7 +119,9 @@ class _Tower:
             features = self.cache.get(key)
             if features is None:
                 features = _features(self._run(batch, slice(number, number + 1)))
-                if features is None or not self.works:
+                if not self.works:
+                    return self._give_up("it draws random numbers")
+                if features is None:
                     return self._give_up("its output is not one row an input")
                 self.cache.put(key, features)
             found[key] = features

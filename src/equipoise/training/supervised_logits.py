@@ -124,7 +124,8 @@ def agree(
 ) -> bool | None:
     """Whether a batch has the same loss either way, which a model's own loss may prevent by what it does with labels.
 
-    Two forwards without gradients; dropout draws the same masks in both, and nothing of them stays.
+    Two forwards without gradients; dropout draws the same masks in both, and nothing of them stays. They are made of
+    every batch: where processes train together, the others would wait for a forward that one of them leaves out.
 
     Args:
         model: as it trains.
@@ -142,14 +143,17 @@ def agree(
             return float(compute_loss(model, {**inputs, "labels": labels}))
 
     places = SupervisedPlaces(inputs["labels"])
-    if not len(places.rows_N):
-        return None
+    decides = bool(len(places.rows_N))
     whole = loss(inputs["labels"], nullcontext())
     try:
         cut = loss(places.labels, places.kept(head_of(model)))
     except Exception as error:  # whatever a model's own code does with labels that are not laid out as its inputs are
+        if not decides:
+            return None
         logger.warning("supervised_logits: off, this model cannot do with fewer logits (%s)", error)
         return False
+    if not decides:
+        return None
     # Kernels round otherwise for other shapes.
     coarse = mixed_precision != "no" or any(parameter.itemsize < 4 for parameter in model.parameters())
     if math.isclose(cut, whole, rel_tol=1e-2 if coarse else 1e-4, abs_tol=1e-6):
