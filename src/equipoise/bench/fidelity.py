@@ -12,10 +12,10 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Subset
 from transformers import TrainerCallback
 
 from equipoise.bench.contestants import Contestant, build
@@ -23,8 +23,10 @@ from equipoise.bench.stage import Stage, set_up
 from equipoise.bench.watching import GradientAgreement, Watched
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
 from equipoise.modules.coordinator import Coordinator
+from equipoise.modules.forward import inference, supervised
 from equipoise.modules.partition import LLM
 from equipoise.recipe import Recipe
+from equipoise.training.task_weighting import TASK_IDS
 
 EXACT = Contestant("exact", modules={"schedule": "commit-clr", "estimator": "exact", "theory": False})
 CHEAP = Contestant("default", modules={"schedule": "commit-clr"})
@@ -99,11 +101,7 @@ def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) 
             trainer: Any = build(contestant, stage, Path(scratch))
             onlooking = replace(recipe.balance.modules, schedule="constant", measure=True, theory=False)
             watchers = {DEFAULT: onlooking} if contestant is EXACT else {}
-            callback = _Watch(
-                trainer,
-                watchers,
-                lambda n, who=contestant.name: notify(f"fidelity: seed {seed}, {who}, step {n} of {steps}"),
-            )
+            callback = _Watch(trainer, watchers, partial(_tell, notify, f"seed {seed}, {contestant.name}", steps))
             trainer.add_callback(callback)
             trainer.train()
             losses.append(_held_out_loss(trainer, stage))
@@ -115,10 +113,23 @@ def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) 
     return found
 
 
+def _tell(notify: Callable[[str], None], run: str, steps: int, step: int) -> None:
+    notify(f"fidelity: {run}, step {step} of {steps}")
+
+
 def _held_out_loss(trainer: Any, stage: Stage) -> float:
+    """Mean negative log-likelihood of the supervised tokens of samples that no step trained on."""
     trained_on = set(stage.order)
     rest = [number for number in range(len(stage.samples)) if number not in trained_on][:HELD_OUT]
-    return float(trainer.evaluate(Subset(stage.samples, rest))["eval_loss"]) if rest else math.nan
+    total, tokens = 0.0, 0
+    with inference(trainer.model):
+        for first in range(0, len(rest), size := stage.recipe.train.batch_size):
+            batch = trainer.data_collator([stage.samples[number] for number in rest[first : first + size]])
+            batch = {name: value for name, value in batch.items() if name != TASK_IDS}
+            said = supervised(trainer.model, trainer._prepare_inputs(batch))
+            total -= said.log_probs_KV.gather(-1, said.labels_K[:, None]).sum().item()
+            tokens += len(said.labels_K)
+    return total / tokens if tokens else math.nan
 
 
 class _Watch(TrainerCallback):
