@@ -122,7 +122,7 @@ def _multiply(rows_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tens
     count = rows_NI.shape[0]
     padding = -count % _step(count)
     if padding:
-        rows_NI = functional.pad(rows_NI, (0, 0, 0, padding))
+        rows_NI = torch.cat([rows_NI, rows_NI.new_zeros(padding, rows_NI.shape[1])])
     output_NO: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows_NI, weight_OI, bias_O, "none", [], "")
     return output_NO[:count]
 
