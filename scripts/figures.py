@@ -49,10 +49,11 @@ def balance(results: Path, folder: Path) -> None:
     photograph(by_data, folder / "score-by-data.png", 900, 430)
 
 
-match sys.argv[1:]:
-    case ["kappa", runs, target]:
-        kappa(Path(runs), Path(target))
-    case ["balance", results, folder]:
-        balance(Path(results), Path(folder))
-    case _:
-        sys.exit(__doc__)
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["kappa", runs, target]:
+            kappa(Path(runs), Path(target))
+        case ["balance", results, folder]:
+            balance(Path(results), Path(folder))
+        case _:
+            sys.exit(__doc__)
