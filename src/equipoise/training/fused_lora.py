@@ -91,11 +91,12 @@ def _plain_adapter(layer: Any) -> str | None:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody's hook waits for a call of it."""
-    hooks = (
-        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
-    )  # fmt: skip
-    return is_replaced(module) or any(hooks)
+    """Whether somebody's hook waits for a call of it; who records gradients by sample is served here without one."""
+    recorder = vars(module).get("per_sample")
+    calls = [hook for hook in module._forward_hooks.values() if getattr(hook, "__self__", None) is not recorder]
+    return is_replaced(module) or any(
+        (calls, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    )
 
 
 def dropout_mask(x: torch.Tensor, rate: float) -> tuple[torch.Tensor | None, float]:
