@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from equipoise.models.feature_store import FeatureCache, Features
 from equipoise.models.stand_in import is_replaced, standing_in
-from equipoise.modules.forward import RandomState
+from equipoise.modules.forward import RandomState, batch_norms
 from equipoise.modules.partition import find_decoder
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class _Tower:
         self.drops = has_dropout(module)
         self.works = True
         self._compared = False
+        self._norms = batch_norms(module)
         self._weights = _weights(module)
         self._identity = self._identify()
 
@@ -101,7 +102,7 @@ class _Tower:
         return joined if joined is not None else self.compute(*args, **kwargs)
 
     def _may_cache(self) -> bool:
-        norms = any(isinstance(m, nn.modules.batchnorm._NormBase) and m.training for m in self.module.modules())
+        norms = any(norm.training for norm in self._norms)
         weights = _weights(self.module)
         if weights != self._weights or norms:
             self.cache.clear()

@@ -130,7 +130,8 @@ class Coordinator:
                 record[f"lookback_drift/{name}"] = drift
             if self.regularises:
                 weight, cap = self.settings.regulariser_weight, self.settings.regulariser_cap
-                norms = apply_regulariser(self.division, gradients, weight, cap, loss_scale)
+                loss_norms = {name: record[f"grad_norm/{name}"] * loss_scale for name in modules}
+                norms = apply_regulariser(self.division, gradients, weight, cap, loss_scale, loss_norms)
                 record.update({f"regulariser_norm/{name}": norm for name, norm in norms.items()})
             if self.estimator == "lookback" and self.measures:
                 self._take(drifts, self.step)

@@ -131,10 +131,15 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def replaying(model: nn.Module, state: RandomState) -> Iterator[None]:
-    """Run a training-mode forward inside with the dropout masks of `state`; BatchNorm and random states come back."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-    buffers = [(norm, dict(norm._buffers)) for norm in norms]
+def replaying(model: nn.Module | Sequence[nn.Module], state: RandomState) -> Iterator[None]:
+    """Run a training-mode forward inside with the dropout masks of `state`; BatchNorm and random states come back.
+
+    Args:
+        model: or its `batch_norms`, for who replays it often.
+        state: as before the forward that is run again.
+    """
+    norms = batch_norms(model) if isinstance(model, nn.Module) else model
+    buffers = [(norm, dict(norm._buffers)) for norm in norms if norm.training]
     with torch.random.fork_rng():
         try:
             for norm, originals in buffers:
@@ -144,6 +149,11 @@ def replaying(model: nn.Module, state: RandomState) -> Iterator[None]:
         finally:
             for norm, originals in buffers:
                 norm._buffers.update(originals)
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model that keep statistics of their batches."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
 
 
 class RandomState:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from equipoise.modules.forward import GROUPS, IGNORED, RandomState, replaying
+from equipoise.modules.forward import GROUPS, IGNORED, RandomState, batch_norms, replaying
 from equipoise.modules.partition import LLM, Partition, base_model, find_decoder
 from equipoise.modules.snapshot import Values
 
@@ -85,6 +85,7 @@ class PerSampleGradients:
         self.parts: list[Recorded] = []
         self.reason = self._obstacle(division, weights)
         self._current: _MicroBatch | None = None
+        self._norms = batch_norms(model)
         self._handles: list[Any] = []
         self._filled = 0
         self.trusted = False
@@ -165,20 +166,18 @@ class PerSampleGradients:
         for part in self.parts:
             change = part.log_probs_K.new_zeros(part.rows.stop - part.rows.start)
             for name, gradients in part.gradients.items():
-                change += gradients @ step[name].flatten().to(gradients.dtype)
+                change += gradients.to(step[name].dtype) @ step[name].flatten()
             changes.append(change)
         return torch.cat(changes)
 
     def combined(self, coefficients_S: torch.Tensor) -> Values:
         """The LLM's gradients, summed with these coefficients, by parameter name."""
         sums: Values = {}
-        # Coefficients differ by orders of magnitude between steps; scaled, 16 bits hold them.
-        scale = coefficients_S.abs().max().clamp(min=torch.finfo(coefficients_S.dtype).tiny)
         for part in self.parts:
-            shares = (coefficients_S[part.rows] / scale).to(next(iter(part.gradients.values())).dtype)
             for name, gradients in part.gradients.items():
                 weight = self.linears[name].weight
-                found = (shares @ gradients).to(weight.dtype).view_as(weight) * scale.to(weight.dtype)
+                shares = coefficients_S[part.rows].to(weight.dtype)
+                found = (shares @ gradients.to(weight.dtype)).view_as(weight)
                 sums[name] = sums[name].add_(found) if name in sums else found
         return sums
 
@@ -186,7 +185,7 @@ class PerSampleGradients:
         """[S, T, D], what the decoder would be given now for a recorded micro-batch, under its dropout masks."""
         assert self.decoder is not None
         inputs = {name: value for name, value in part.inputs.items() if name not in ("labels", GROUPS)}
-        with replaying(self.model, part.state), _stopping_at(self.decoder) as seen:
+        with replaying(self._norms, part.state), _stopping_at(self.decoder) as seen:
             self.model(**inputs)
         return _own(seen[0], part.chosen)
 

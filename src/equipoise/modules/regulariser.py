@@ -7,6 +7,9 @@ optimizer will see: grad L - weight * grad d, per module.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+
+import torch
 
 from equipoise.modules.partition import Partition, norm_of
 from equipoise.modules.snapshot import Values
@@ -18,6 +21,7 @@ def apply_regulariser(
     weight: float = 1.0,
     cap: float | None = 1.0,
     loss_scale: float = 1.0,
+    loss_norms: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Subtract each module's drift gradient from its loss gradient, in place.
 
@@ -29,6 +33,7 @@ def apply_regulariser(
         weight: 1 in the paper.
         cap: largest ||grad d|| / ||grad L|| per module; None for no cap, as in the paper.
         loss_scale: what a gradient scaler multiplied the loss by; drift gradients are not scaled yet.
+        loss_norms: of the modules' gradients as they stand, where they are known.
 
     Returns:
         ||grad d|| of each module before the cap. A module whose gradient is not finite is left alone.
@@ -39,14 +44,14 @@ def apply_regulariser(
         if not gradients:
             continue
         norms[name] = norm_of(gradients.values())
-        loss_norm = module.grad_norm()
+        loss_norm = loss_norms[name] if loss_norms is not None else module.grad_norm()
         if not (math.isfinite(norms[name]) and math.isfinite(loss_norm)):
             continue
         scale = loss_scale
         if cap is not None and norms[name] > 0:
             scale = min(loss_scale, cap * loss_norm / norms[name])
-        for parameter_name, gradient in gradients.items():
-            parameter = module.trainable[parameter_name]
-            if parameter.grad is not None:
-                parameter.grad.sub_(gradient.to(parameter.grad.dtype), alpha=weight * scale)
+        pairs = [(module.trainable[of].grad, gradient) for of, gradient in gradients.items()]
+        known = [(grad, gradient.to(grad.dtype)) for grad, gradient in pairs if grad is not None]
+        if known:
+            torch._foreach_add_(*map(list, zip(*known, strict=True)), alpha=-weight * scale)
     return norms
