@@ -52,7 +52,7 @@ def test_steps_and_fidelity(command: Command, recipe: Path, tmp_path: Path) -> N
     assert [len(own["log_kappas"]) for own in fidelity["seeds"]["default"].values()] == [2, 2]
     assert fidelity["command"] == {"steps": 3}
     assert seconds_in(found) == []
-    for shown in ("squares: steps", "commit, exact", "transformers Trainer", "RMSE of LR factors", "lookback"):
+    for shown in ("squares: steps", "commit, exact", "transformers Trainer", "RMSE of LR factors", "by at most"):
         assert shown in done["printed"]
     assert [path.name for path in out.iterdir()] == ["bench.json"]
 

@@ -33,6 +33,8 @@ CHEAP = Contestant("default", modules={"schedule": "commit-clr"})
 DEFAULT = "default"
 #: Samples that no step trains on, for the final loss.
 HELD_OUT = 256
+#: Steps between two comparisons of the regulariser's gradients.
+EVERY = 20
 
 
 @dataclass
@@ -135,10 +137,11 @@ def _held_out_loss(trainer: Any, stage: Stage) -> float:
 class _Watch(TrainerCallback):
     """Lays a `Watched` over a Trainer's coordinator, which is there when training begins."""
 
-    def __init__(self, trainer: Any, settings: Mapping[str, Any], notify: Callable[[int], None]):
+    def __init__(self, trainer: Any, settings: Mapping[str, Any], notify: Callable[[int], None], every: int = EVERY):
         self.trainer = trainer
         self.settings = settings
         self.notify = notify
+        self.every = every
         self.watched: Watched | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -147,7 +150,7 @@ class _Watch(TrainerCallback):
             name: Coordinator(acting.model, acting.optimizer, settings, acting.division, state.max_steps)
             for name, settings in self.settings.items()
         }
-        self.trainer.coordinator = self.watched = Watched(acting, watching)
+        self.trainer.coordinator = self.watched = Watched(acting, watching, self.every)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.notify(state.global_step)

@@ -49,7 +49,7 @@ class Watched:
         every: steps between two comparisons of the regulariser's gradients, of a watcher that records them by sample.
     """
 
-    def __init__(self, acting: Coordinator, watching: Mapping[str, Coordinator], every: int = 20):
+    def __init__(self, acting: Coordinator, watching: Mapping[str, Coordinator], every: int):
         self.acting = acting
         self.watching = dict(watching)
         self.every = every

@@ -31,6 +31,7 @@ from equipoise.modules.per_sample import PerSampleGradients
 from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
 from equipoise.modules.snapshot import Values, snapshot
+from equipoise.modules.undo import LastStep, can_undo
 from equipoise.recipe import Coordination
 
 logger = logging.getLogger(__name__)
@@ -90,11 +91,15 @@ class Coordinator:
         self.skipped = 0
         self._gamma = 0.0
         self._kappa_average: float | None = None
+        # theta_{t-1}, for the look-back: kept, or how to get it back from the optimizer's state.
+        self._undoes = self.regularises and division.mostly_trains and can_undo(optimizer)
         self._previous: Values | None = None
+        self._last_step: LastStep | None = None
         self._batches: list[Batch] = []
         self._states: list[RandomState] = []
         self._base_rates: list[float] = []
         self._before: Values | None = None
+        self._coming_step: LastStep | None = None
         self._record: Record = {}
 
     # ------------------------------------------------------------------ the three calls
@@ -124,8 +129,9 @@ class Coordinator:
             norm, size = module.grad_norm() / loss_scale, module.norm()
             record[f"grad_norm/{name}"] = norm
             record[f"grad_norm_relative/{name}"] = norm / size if size > 0 else 0.0
-        if self._previous is not None:
-            drifts, gradients = self._look_back(self._previous)
+        previous = self._parameters_before_last_step()
+        if previous is not None:
+            drifts, gradients = self._look_back(previous)
             for name, drift in drifts.by_module.items():
                 record[f"lookback_drift/{name}"] = drift
             if self.regularises:
@@ -141,8 +147,10 @@ class Coordinator:
         self._set_rates()
         # Warm-up begins at a rate of 0: no step, no drift, nothing to measure.
         moves = any(group["lr"] > 0 for group in self.optimizer.param_groups)
-        keeps = moves and (self._looks_back or self._measures_now)
-        self._before = snapshot(dict(self.division.parameters())) if keeps else None
+        keeps = self._measures_now or (self._looks_back and not self._undoes)
+        self._before = snapshot(dict(self.division.parameters())) if moves and keeps else None
+        undoes = moves and self._looks_back and self._undoes
+        self._coming_step = LastStep.about_to_be(self.optimizer) if undoes else None
 
     def after_step(self, was_skipped: bool = False) -> Record:
         """Measure the step that was just made and put the base learning rates back.
@@ -158,7 +166,8 @@ class Coordinator:
         moved = self._before if not was_skipped else None
         if moved is not None and self._measures_now:
             self._take(self._measure(moved), self.step + 1)
-        self._previous = moved if self._looks_back else None
+        self._previous = moved if self._looks_back and not self._undoes else None
+        self._last_step = self._coming_step if not was_skipped else None
         self.step += 1
         self.schedule.stepped(self.division.trainable)
         self._before, self._batches, self._states = None, [], []
@@ -211,6 +220,12 @@ class Coordinator:
             rate = max((group["lr"] for group in self.optimizer.param_groups if group["module"] == name), default=0.0)
             self._record[f"lr/{name}"] = 0.0 if name in waiting else rate
             self._record[f"lr_factor/{name}"] = 0.0 if name in waiting else factors[name]
+
+    def _parameters_before_last_step(self) -> Values | None:
+        """theta_{t-1}; None before the first step, and after one that was not made."""
+        if self._last_step is None:
+            return self._previous
+        return self._last_step.undone(self.optimizer, dict(self.division.parameters()))
 
     def _look_back(self, previous: Values) -> tuple[Drifts, dict[str, Values]]:
         if self._recorder is not None:
@@ -331,6 +346,7 @@ class Coordinator:
             "window": self.window.state_dict(),
             "schedule": self.schedule.state_dict(),
             "previous": {n: v.cpu() for n, v in self._previous.items()} if self._previous is not None else None,
+            "last_step": self._last_step.state_dict() if self._last_step is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -340,6 +356,8 @@ class Coordinator:
         self.amplification = state["amplification"]
         self.window.load_state_dict(state["window"])
         self.schedule.load_state_dict(state["schedule"])
+        last_step = state.get("last_step")
+        self._last_step = LastStep(**last_step) if last_step is not None else None
         self._previous = None
         if state["previous"] is not None:
             devices = {name: parameter.device for name, parameter in self.division.parameters()}

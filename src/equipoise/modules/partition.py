@@ -63,6 +63,12 @@ class Partition:
         """The modules that learn: what balance is about."""
         return {name: module for name, module in self.modules.items() if module.trainable}
 
+    @property
+    def mostly_trains(self) -> bool:
+        """Whether a copy of what learns is a copy of much of the model: an eighth or more."""
+        trainable = sum(module.size for module in self.modules.values())
+        return 8 * trainable >= trainable + sum(module.frozen for module in self.modules.values())
+
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every trainable parameter with its name, module by module."""
         for module in self.modules.values():

@@ -314,9 +314,9 @@ class _MicroBatch:
 
     def result(self) -> Recorded | None:
         """What was seen; None, and a reason, where something was not."""
+        if not len(self._labels_K):
+            return None
         if self._label_gradients is None:
-            if not len(self._labels_K):
-                return None
             self._give_up("the logits of the LM head were not seen")
         elif len(self._gradients) < len(self.owner.names):
             self._give_up("not every trainable weight of the LLM was used in the forward")
