@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dynamics_results import CONTROLLERS, RATIOS, WINDOWS, factors_figure, kappa_figure, load, settled, tables
 from figures import photograph
@@ -33,7 +33,7 @@ from equipoise.bench.stage import Stage, set_up
 from equipoise.modules.coefficient import Average, BalanceWindow
 from equipoise.modules.partition import LLM
 from equipoise.modules.schedules import Coordinated, Servo
-from equipoise.recipe import Recipe
+from equipoise.recipe import Estimator, Recipe
 from equipoise.training.run import environment
 from equipoise.training.run_directory import RunDirectory, write_json
 
@@ -239,7 +239,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     making.add_argument("out", type=Path)
     making.add_argument("--steps", type=int, default=120, help="optimizer steps of each run (120)")
     making.add_argument("--batch-size", type=int, default=4, help="samples a step (4)")
-    making.add_argument("--estimator", choices=["exact", "sampled", "lookback"], help="the recipe's when left out")
+    making.add_argument("--estimator", choices=get_args(Estimator), help="the recipe's when left out")
     making.add_argument("--every", type=int, help="`sampled` measures each so-manieth step; the recipe's when left out")
     making.add_argument("--average", choices=["pooled", "mean"], help="over the window; the recipe's when left out")
     making.add_argument("--only", nargs="+", default=["*"], metavar="NAME", help="runs of these names; * and ? match")
