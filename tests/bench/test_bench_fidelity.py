@@ -45,7 +45,7 @@ def test_watching_changes_nothing(make_recipe: Callable[..., Recipe], tmp_path: 
 
 def test_the_whole_batch_at_every_step_is_exact(make_recipe: Callable[..., Recipe]) -> None:
     settings = {"estimator": "sampled", "every": 1, "samples": 64, "window": 4}
-    found = watch(make_recipe(settings), 7, seed=3, notify=silent)
+    found = watch(make_recipe(settings, batch_size=1), 7, seed=3, notify=silent)
     figures = found[DEFAULT].figures()
     assert figures["measurements"] == 7
     assert figures["r_log_kappa"] == pytest.approx(1)

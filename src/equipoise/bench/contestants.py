@@ -36,6 +36,11 @@ class Contestant:
     weighter: Literal["ew", "dwa"] = "ew"
     train: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def balances(self) -> bool:
+        """Whether it measures or weighs anything."""
+        return (self.kind == "ours" and dict(self.modules) != UNBALANCED) or self.weighter != "ew"
+
     def recipe(self, recipe: Recipe) -> Recipe:
         """The recipe as this contestant trains it."""
         balance = recipe.balance.model_copy(

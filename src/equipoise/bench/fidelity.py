@@ -110,7 +110,7 @@ def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) 
         watched = watched or callback.watched
     assert watched is not None
     found = {name: compare(watched, name) for name in watched.seen}
-    for agreement in found.values():
+    for agreement in found.values() if not math.isnan(losses[0]) else ():
         agreement.losses.append((losses[1], losses[0]))
     return found
 
@@ -120,7 +120,7 @@ def _tell(notify: Callable[[str], None], run: str, steps: int, step: int) -> Non
 
 
 def _held_out_loss(trainer: Any, stage: Stage) -> float:
-    """Mean negative log-likelihood of the supervised tokens of samples that no step trained on."""
+    """Mean negative log-likelihood of the supervised tokens of samples that no step trained on; nan without any."""
     trained_on = set(stage.order)
     rest = [number for number in range(len(stage.samples)) if number not in trained_on][:HELD_OUT]
     total, tokens = 0.0, 0

@@ -15,21 +15,22 @@ import torch
 from rich.console import Console
 
 from equipoise.bench.contestants import line_up
+from equipoise.bench.curves import against_the_first, loss_curves
 from equipoise.bench.fidelity import Agreement, watch
 from equipoise.bench.growth import growth
 from equipoise.bench.memory import STEPS, memory_ratios, peak_of
 from equipoise.bench.steps import step_costs, time_steps
-from equipoise.bench.tables import print_fidelity, print_growth, print_memory, print_steps
+from equipoise.bench.tables import print_curves, print_fidelity, print_growth, print_memory, print_steps
 from equipoise.errors import RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import environment
 from equipoise.training.run_directory import write_json
 
-PARTS = ("steps", "memory", "fidelity", "growth")
+PARTS = ("steps", "curves", "memory", "fidelity", "growth")
 STACKS = {"vision": "bench-vision.yaml", "audio": "bench-audio.yaml"}
 #: Rounds or steps of each part where the command says nothing.
-LENGTHS = {"steps": 30, "memory": STEPS, "fidelity": 200, "growth": 10}
+LENGTHS = {"steps": 30, "curves": 50, "memory": STEPS, "fidelity": 200, "growth": 10}
 SYNTHETIC = "random weights"
 SECONDS_BETWEEN_LINES = 20.0
 Notify = Callable[[str], None]
@@ -100,6 +101,9 @@ def _measure(part: str, recipe: Recipe, length: int, seeds: Sequence[int], notif
     if part == "steps":
         costs = step_costs(time_steps(recipe, line_up(), length, notify))
         return {"recipe": recipe.to_yaml(), "costs": {name: cost.as_dict() for name, cost in costs.items()}}
+    if part == "curves":
+        plain = [contestant for contestant in line_up() if not contestant.balances]
+        return {"recipe": recipe.to_yaml(), "curves": against_the_first(loss_curves(recipe, plain, length, notify))}
     if part == "memory":
         peaks = {}
         for contestant in line_up():
@@ -119,6 +123,8 @@ def _measure(part: str, recipe: Recipe, length: int, seeds: Sequence[int], notif
 def _print(part: str, result: Mapping[str, Any], console: Console) -> None:
     if part == "steps":
         print_steps(result["costs"], console)
+    elif part == "curves":
+        print_curves(result["curves"], console)
     elif part == "memory":
         print_memory(result["peaks"], console)
     else:

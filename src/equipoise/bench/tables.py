@@ -40,6 +40,16 @@ def print_memory(peaks: Mapping[str, Mapping[str, float | None]], console: Conso
     )
 
 
+def print_curves(curves: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """A row a contestant."""
+    table = _table("trained by", "first loss", "last loss", "largest difference at any step")
+    for name, curve in curves.items():
+        losses = curve["losses"]
+        table.add_row(name, _shown(losses[0], 4), _shown(losses[-1], 4), f"{curve['largest_difference']:.1e}")
+    console.print(table)
+    console.print("to the loss of the first at the same step; without LoRA's dropout", highlight=False)
+
+
 def print_fidelity(
     pooled: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, Mapping[str, Any]], console: Console
 ) -> None:
