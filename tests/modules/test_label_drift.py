@@ -220,6 +220,18 @@ def test_a_step_that_is_too_large_is_measured_by_forwards() -> None:
     assert large[0]["drift/encoder"] == large[0]["forward_drift/encoder"]
 
 
+def test_a_step_that_breaks_off_leaves_nothing_on_the_model() -> None:
+    model = lora_llava()
+    division = partition(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    coordinator, [batch] = Coordinator(model, optimizer, PER_SAMPLE, division), step_of((2,))
+    model(**batch)  # transformers leaves hooks of its own at the first forward
+    before = [(dict(m._forward_hooks), dict(m._forward_pre_hooks), set(vars(m))) for m in model.modules()]
+    coordinator.observe(batch)
+    coordinator.close()
+    assert [(dict(m._forward_hooks), dict(m._forward_pre_hooks), set(vars(m))) for m in model.modules()] == before
+
+
 def test_where_it_cannot_be_drifts_are_sampled(caplog: pytest.LogCaptureFixture) -> None:
     model, division = tiny.toy()
     settings = Coordination("constant", theory=False)

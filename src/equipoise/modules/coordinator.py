@@ -175,6 +175,11 @@ class Coordinator:
             self._recorder.forget()
         return self._record
 
+    def close(self) -> None:
+        """Take off the model what a step that was broken off has left there."""
+        if self._recorder is not None:
+            self._recorder.forget()
+
     # ------------------------------------------------------------------ inside
 
     def _record_gradients(self) -> None:

@@ -122,7 +122,11 @@ class BalanceMixin(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's, by faster ways meanwhile; measurements and evaluations go them too."""
         with self._fast_paths.on(self.model):
-            return super().train(*args, **kwargs)
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                if self.coordinator is not None:
+                    self.coordinator.close()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As Trainer's, with its parameter groups divided by module."""
