@@ -93,7 +93,11 @@ def _plain_adapter(layer: Any) -> str | None:
 def _is_watched(module: nn.Module) -> bool:
     """Whether somebody's hook waits for a call of it; who records gradients by sample is served here without one."""
     recorder = vars(module).get("per_sample")
-    calls = [hook for hook in module._forward_hooks.values() if getattr(hook, "__self__", None) is not recorder]
+    calls = [
+        hook
+        for hook in module._forward_hooks.values()
+        if recorder is None or getattr(hook, "__self__", None) is not recorder
+    ]
     return is_replaced(module) or any(
         (calls, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     )
