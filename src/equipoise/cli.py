@@ -51,7 +51,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
 Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
-BENCHED = ("steps", "memory", "fidelity", "growth")
+BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
 
 
@@ -235,7 +235,9 @@ def deltas(
 def bench(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WHAT]...", help="steps, memory, fidelity, growth; by default steps and memory."),
+        typer.Argument(
+            metavar="[WHAT]...", help="steps, curves, memory, fidelity, growth; by default steps and memory."
+        ),
     ] = None,
     steps: Annotated[
         int | None,
