@@ -73,7 +73,9 @@ def test_other_parts_stay(recipe: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_mistakes(command: Command, recipe: Path, tmp_path: Path) -> None:
     done = command("bench", "steps", "gowth", "--model", recipe)
     assert done["status"] == 2
-    assert done["printed"].strip() == "equipoise: bench: found 'gowth'; allowed: steps, curves, memory, fidelity, growth"
+    assert (
+        done["printed"].strip() == "equipoise: bench: found 'gowth'; allowed: steps, curves, memory, fidelity, growth"
+    )
     (tmp_path / "bench.json").write_text("[1]")
     done = command("bench", "steps", "--model", recipe, "--out", tmp_path)
     assert done["status"] == 2
