@@ -220,6 +220,33 @@ def test_a_step_that_is_too_large_is_measured_by_forwards() -> None:
     assert large[0]["drift/encoder"] == large[0]["forward_drift/encoder"]
 
 
+def test_a_step_whose_samples_supervise_nothing_is_skipped() -> None:
+    model = lora_llava()
+    division = partition(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    coordinator = Coordinator(
+        model, optimizer, replace(PER_SAMPLE, schedule="commit", samples=1, theory=False), division
+    )
+    [batch] = step_of((3,))
+    silent = torch.randperm(3, generator=torch.Generator().manual_seed(0))[:1]  # the one that is drawn at step 0
+    batch["labels"][silent] = -100
+    first = tiny.train_step(model, optimizer, [batch], coordinator)
+    assert first["measurements_skipped"] == 1
+    assert coordinator.estimator == "per-sample"
+    rest = [tiny.train_step(model, optimizer, step_of((3,), seed=step), coordinator) for step in (1, 2)]
+    assert all("kappa" in record for record in rest)
+
+
+def test_the_fallback_is_in_the_checkpoint() -> None:
+    _, _, _, coordinator = train(PER_SAMPLE, range(2))
+    state = coordinator.state_dict()
+    assert (state["estimator"], state["trusted"]) == ("per-sample", True)
+    _, _, _, other = train(PER_SAMPLE, range(1))
+    other.load_state_dict({**state, "estimator": "sampled"})
+    assert other.estimator == "sampled"
+    assert other._recorder is None
+
+
 def test_a_step_that_breaks_off_leaves_nothing_on_the_model() -> None:
     model = lora_llava()
     division = partition(model)
@@ -229,6 +256,8 @@ def test_a_step_that_breaks_off_leaves_nothing_on_the_model() -> None:
     before = [(dict(m._forward_hooks), dict(m._forward_pre_hooks), set(vars(m))) for m in model.modules()]
     coordinator.observe(batch)
     coordinator.close()
+    tiny.train_step(model, optimizer, [batch], coordinator)
+    assert coordinator.estimator == "per-sample"
     assert [(dict(m._forward_hooks), dict(m._forward_pre_hooks), set(vars(m))) for m in model.modules()] == before
 
 

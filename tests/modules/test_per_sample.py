@@ -242,6 +242,19 @@ def test_losses_that_rule_them_out(loss: Loss, reason: str) -> None:
     assert recorder.parts == []
 
 
+def test_an_overflow_at_first_leaves_the_loss_unjudged() -> None:
+    model, batches = tiny.lora_llava(), tiny.llava_step()
+    model.get_base_model().lm_head.weight.data *= 10
+    division = partition(model)
+    recorder = record(model, division, batches[:1], loss=lambda m, b: smoothed(m, b) * torch.inf)
+    assert not recorder.trusted
+    recorder.forget()
+    recorder.observe(batches[0], RandomState(), step=1)
+    smoothed(model, batches[0]).backward()
+    recorder.finish()
+    assert recorder.reason == "the loss is not the negative log-likelihood of what the LM head says"
+
+
 def test_models_that_rule_them_out() -> None:
     full = tiny.full_llava()
     reason = PerSampleGradients(full, partition(full), 6, 0).reason

@@ -34,7 +34,7 @@ def _everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes that went to oneDNN, padded."""
+    """The shapes that went to oneDNN, padding included."""
     seen: list[tuple[int, ...]] = []
     multiply = module._multiply
 
@@ -64,7 +64,8 @@ def test_it_is_f_linear(shape: tuple[int, ...], bias: bool, calls: list[tuple[in
         assert count == 1
         found = output_and_gradients(made, x)
     number = x.numel() // 72
-    assert calls == [(number, 72, 96), (number, 96, 72)]
+    padded = number + -number % module._step(number)
+    assert calls == [(padded, 72, 96), (padded, 96, 72)]
     assert distance(found, expected) < 1e-6
 
 
@@ -226,3 +227,16 @@ def test_a_run_with_both_has_the_losses_of_one_with_neither(
         found.append([line["loss"] for line in steps(finished)])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[0][-1] != pytest.approx(found[0][0], rel=1e-3)
+
+
+@needs_op
+@pytest.mark.parametrize("count", [16, 19])
+def test_what_a_layer_gives_may_be_written_to(count: int) -> None:
+    made = nn.Linear(72, 96).requires_grad_(False)
+    x = torch.randn(2, count // 2 + 1, 72, requires_grad=True)
+    bias = torch.randn(96, requires_grad=True)
+    with frozen_linears(made):
+        made(x).add_(bias).relu_().sum().backward()
+    found, x.grad = x.grad, None
+    made(x).add(bias).relu().sum().backward()
+    torch.testing.assert_close(found, x.grad, rtol=1e-4, atol=1e-5)

@@ -101,7 +101,13 @@ def watch(recipe: Recipe, steps: int, seed: int, notify: Callable[[str], None]) 
     for contestant in (EXACT, CHEAP):
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
             trainer: Any = build(contestant, stage, Path(scratch))
-            onlooking = replace(recipe.balance.modules, schedule="constant", measure=True, theory=False)
+            onlooking = replace(
+                recipe.balance.modules,
+                schedule="constant",
+                measure=True,
+                theory=False,
+                amplification=trainer.coordination.amplification,
+            )
             watchers = {DEFAULT: onlooking} if contestant is EXACT else {}
             callback = _Watch(trainer, watchers, partial(_tell, notify, f"seed {seed}, {contestant.name}", steps))
             trainer.add_callback(callback)

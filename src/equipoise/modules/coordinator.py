@@ -177,6 +177,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Take off the model what a step that was broken off has left there."""
+        self._before, self._batches, self._states = None, [], []
         if self._recorder is not None:
             self._recorder.forget()
 
@@ -344,6 +345,8 @@ class Coordinator:
         """Everything that a resumed run needs to go on bit for bit: numbers, and tensors on the CPU."""
         return {
             "step": self.step,
+            "estimator": self.estimator,
+            "trusted": self._recorder is not None and self._recorder.trusted,
             "skipped": self.skipped,
             "gamma": self._gamma,
             "kappa_average": self._kappa_average,
@@ -357,6 +360,10 @@ class Coordinator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.step, self.skipped = state["step"], state["skipped"]
+        if self._recorder is not None:
+            self._recorder.trusted = state.get("trusted", False)
+            if state.get("estimator") == "sampled":  # what ruled gradients out need not show in the first batch
+                self.estimator, self._recorder = "sampled", None
         self._gamma, self._kappa_average = state["gamma"], state["kappa_average"]
         self.amplification = state["amplification"]
         self.window.load_state_dict(state["window"])

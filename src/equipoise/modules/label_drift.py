@@ -59,6 +59,8 @@ def measure(recorder: PerSampleGradients, division: Partition, before: Values, a
         before: theta_t of every trainable parameter.
         amplification: of the encoder's steps, whose effect on the embeddings could drown in 16 bits' rounding.
     """
+    if not recorder.parts:
+        return _nothing(division)
     after = extrapolate(dict(division.parameters()), before, amplification)
     changes = _changes(recorder, division, _llm_step(division, before), before, after, 1.0 / amplification)
     return _drifts(recorder, changes)
@@ -78,6 +80,8 @@ def look_back(
         previous: theta_{t-1} of every trainable parameter.
         with_gradients: off where the drifts alone are wanted.
     """
+    if not recorder.parts:
+        return _nothing(division), {name: {} for name in division.trainable}
     now = {name: parameter.detach() for name, parameter in division.parameters()}
     changes = _changes(recorder, division, _llm_step(division, previous), now, previous, -1.0)
     drifts = _drifts(recorder, changes, past=True)
@@ -91,6 +95,11 @@ def look_back(
             continue
         gradients[name] = _through_encoder(recorder, division.trainable[name].trainable, coefficients)
     return drifts, gradients
+
+
+def _nothing(division: Partition) -> Drifts:
+    """Of a step of which no recorded sample supervises anything: not usable."""
+    return Drifts(dict.fromkeys(division.trainable, 0.0), 0, 0.0)
 
 
 def _llm_step(division: Partition, before: Values) -> Values:
@@ -172,17 +181,18 @@ class _Choices:
 
 def _choices(part: Recorded, change_S: torch.Tensor) -> _Choices:
     # A log-probability of 0 is one that rounding hides.
-    log_p = part.log_probs_K.double().clamp(max=-1e-16)
+    # In float64, which not every device has; these are a few numbers.
+    log_p = part.log_probs_K.cpu().double().clamp(max=-1e-16)
     log_doubt = torch.log(-torch.expm1(log_p))
-    bottom_S = part.loss_weights_S.double() * _by_sample(part, (2 * log_doubt).exp()).sqrt()
+    bottom_S = part.loss_weights_S.cpu().double() * _by_sample(part, (2 * log_doubt).exp()).sqrt()
     gap_by_change_S = torch.where(bottom_S > 0, -1.0 / torch.where(bottom_S > 0, bottom_S, 1.0), 0.0)
-    return _Choices(log_p - log_doubt, gap_by_change_S * change_S.double(), gap_by_change_S)
+    return _Choices(log_p - log_doubt, gap_by_change_S * change_S.cpu().double(), gap_by_change_S)
 
 
 def _by_sample(part: Recorded, values_K: torch.Tensor) -> torch.Tensor:
     """[S], sums over each sample's supervised tokens."""
     sums = values_K.new_zeros(part.rows.stop - part.rows.start)
-    return sums.index_add(0, part.samples_K, values_K)
+    return sums.index_add(0, part.samples_K.to(values_K.device), values_K)
 
 
 def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], past: bool = False) -> Drifts:
@@ -192,14 +202,14 @@ def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], p
     squares = dict.fromkeys(changes, 0.0)
     samples, lowest = 0, 0.0
     for part in recorder.parts:
-        tokens_S = _by_sample(part, torch.ones_like(part.log_probs_K))
+        tokens_S = _by_sample(part, torch.ones_like(part.log_probs_K, device="cpu"))
         present = (tokens_S > 0).nonzero().squeeze(-1).tolist()
         samples += len(present)
         lowest = floor(part.log_probs_K.dtype)
         groups: list[int] = part.inputs[GROUPS].tolist() if GROUPS in part.inputs else []
         for name, change in changes.items():
             choices = _choices(part, change[part.rows])
-            gap_K = choices.gap_S[part.samples_K]
+            gap_K = choices.gap_S[part.samples_K.cpu()]
             before_K = choices.logits_K - gap_K if past else choices.logits_K
             divergence_K = bernoulli_kl(before_K, gap_K)
             squares[name] += choices.gap_S.square().sum().item()
@@ -226,12 +236,12 @@ def _coefficients(recorder: PerSampleGradients, change: torch.Tensor, samples: i
     found = []
     for part in recorder.parts:
         choices = _choices(part, change[part.rows])
-        gap_K = choices.gap_S[part.samples_K]
+        gap_K = choices.gap_S[part.samples_K.cpu()]
         moved_K = torch.sigmoid(choices.logits_K) - torch.sigmoid(choices.logits_K - gap_K)
         tokens_S = _by_sample(part, torch.ones_like(moved_K)).clamp(min=1)
         mean_S = _by_sample(part, moved_K) / tokens_S
         found.append(mean_S * choices.gap_by_change_S / samples)
-    return torch.cat(found).to(change.dtype)
+    return torch.cat(found).to(change)
 
 
 def _precise(tensor: torch.Tensor) -> torch.dtype:

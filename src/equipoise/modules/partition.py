@@ -8,6 +8,7 @@ exactly one module.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -218,9 +219,8 @@ def norm_of(tensors: Iterable[torch.Tensor]) -> float:
     of_type: dict[torch.dtype, list[torch.Tensor]] = {}
     for tensor in tensors:
         of_type.setdefault(tensor.dtype, []).append(tensor)
-    norms = [
-        norm
-        for dtype, group in of_type.items()
-        for norm in torch._foreach_norm(group, 2.0, torch.float64 if dtype == torch.float64 else torch.float32)
-    ]
-    return torch.stack([norm.double() for norm in norms]).norm().item() if norms else 0.0
+    norms = []
+    for dtype, group in of_type.items():
+        own = torch._foreach_norm(group, 2.0, torch.float64 if dtype == torch.float64 else torch.float32)
+        norms.append(torch.stack(own).norm().item())
+    return math.hypot(*norms)

@@ -135,11 +135,11 @@ class PerSampleGradients:
         self._close()
 
     def forget(self) -> None:
-        """Let go of all that was recorded."""
-        self._close()
+        """Let go of all that was recorded, of a micro-batch that was broken off too."""
+        self._close(keep=False)
         self.parts, self._filled = [], 0
 
-    def _close(self) -> None:
+    def _close(self, keep: bool = True) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -148,7 +148,7 @@ class PerSampleGradients:
         for module in self.linears.values():
             vars(module).pop("per_sample", None)
         current, self._current = self._current, None
-        part = current.result() if self.reason is None else None
+        part = current.result() if keep and self.reason is None else None
         if part is None:
             self._filled = current.place.start
         else:
@@ -298,6 +298,8 @@ class _MicroBatch:
         """Whether the gradient of the logits is that of a weighted negative log-likelihood, w (p - e_y)."""
         weights_K = self._weights(self._label_gradients, self._rows_K, self.size)[self._rows_K]
         error = (norms_K - weights_K * expected_K).norm()
+        if not (torch.isfinite(error) and norms_K.norm() > 0):
+            return  # an overflow, or a batch that teaches nothing: the next will tell
         if error > TOLERANCE * norms_K.norm():
             self._give_up("the loss is not the negative log-likelihood of what the LM head says")
         elif len(norms_K):

@@ -95,20 +95,30 @@ def _forward(module: nn.Linear, input: torch.Tensor) -> torch.Tensor:
     special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not torch.backends.mkldnn.enabled
     if not fits or special or not _is_frozen_on_cpu(module):
         return functional.linear(input, module.weight, module.bias)
-    output: torch.Tensor = _Product.apply(input, module.weight, module.bias)
-    return output
+    # Rows are laid out, padded and cut outside of the function: nobody may write to a view that one returns.
+    *outer, width = input.shape
+    return _product(input.reshape(-1, width), module.weight, module.bias).view(*outer, -1)
+
+
+def _product(rows_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    """[N, O]. oneDNN makes and keeps code for each shape it meets, half a megabyte, so N is rounded up."""
+    count = rows_NI.shape[0]
+    padding = -count % _step(count)
+    if padding:
+        rows_NI = torch.cat([rows_NI, rows_NI.new_zeros(padding, rows_NI.shape[1])])
+    output_NO: torch.Tensor = _Product.apply(rows_NI, weight_OI, bias_O)
+    return output_NO[:count] if padding else output_NO
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b for frozen W and b."""
+    """x W^T + b for frozen W and b, of rows [N, I]."""
 
     @staticmethod
     def forward(
         ctx: Any, input: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None
     ) -> torch.Tensor:
         ctx.save_for_backward(weight_OI)
-        *outer, width = input.shape
-        return _multiply(input.reshape(-1, width), weight_OI, bias_O).view(*outer, -1)
+        return _multiply(input, weight_OI, bias_O)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -118,13 +128,9 @@ class _Product(torch.autograd.Function):
 
 
 def _multiply(rows_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
-    """[N, O]. oneDNN makes and keeps code for each shape it meets, half a megabyte, so N is rounded up."""
-    count = rows_NI.shape[0]
-    padding = -count % _step(count)
-    if padding:
-        rows_NI = torch.cat([rows_NI, rows_NI.new_zeros(padding, rows_NI.shape[1])])
+    """By oneDNN, [N, O]."""
     output_NO: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows_NI, weight_OI, bias_O, "none", [], "")
-    return output_NO[:count]
+    return output_NO
 
 
 def _step(count: int) -> int:
