@@ -192,6 +192,20 @@ def test_measuring_changes_nothing() -> None:
     tiny.assert_same(tiny.values_of(measured), tiny.values_of(without))
 
 
+def test_theory_begins_with_the_first_measurement() -> None:
+    """Which is not the first step where warm-up begins at a rate of 0."""
+    model = lora_llava()
+    division = partition(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    coordinator = Coordinator(model, optimizer, PER_SAMPLE, division)
+    records = []
+    for step in range(7):
+        records.append(tiny.train_step(model, optimizer, step_of((2,), seed=step), coordinator))
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3
+    assert [step for step, record in enumerate(records) if "theory/H/llm" in record] == [1, 5]
+
+
 @pytest.mark.parametrize("schedule", ["commit", "commit-clr"])
 def test_a_resumed_run_goes_on_bit_for_bit(schedule: Any) -> None:
     settings = replace(PER_SAMPLE, schedule=schedule)

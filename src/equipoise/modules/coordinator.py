@@ -90,6 +90,7 @@ class Coordinator:
         self.step = 0
         self.skipped = 0
         self._gamma = 0.0
+        self._theory_step: int | None = None
         self._kappa_average: float | None = None
         # theta_{t-1}, for the look-back: kept, or how to get it back from the optimizer's state.
         self._undoes = self.regularises and division.mostly_trains and can_undo(optimizer)
@@ -249,9 +250,13 @@ class Coordinator:
             return self._measure_by_forwards(before, settings.theory)
         drifts = label_drift.measure(self._recorder, self.division, before, self.amplification)
         large = drifts.gap > label_drift.LARGEST_GAP
-        theory_too = settings.theory and self.step % settings.theory_every == 0
+        # Not by the step's number: warm-up's first step makes no measurement.
+        theory_too = settings.theory and (
+            self._theory_step is None or self.step - self._theory_step >= settings.theory_every
+        )
         if not (large or theory_too):
             return drifts
+        self._theory_step = self.step if theory_too else self._theory_step
         seen = self._measure_by_forwards(before, theory_too)
         self._record.update({f"forward_drift/{name}": drift for name, drift in seen.by_module.items()})
         if large:
@@ -349,6 +354,7 @@ class Coordinator:
             "trusted": self._recorder is not None and self._recorder.trusted,
             "skipped": self.skipped,
             "gamma": self._gamma,
+            "theory_step": self._theory_step,
             "kappa_average": self._kappa_average,
             "amplification": self.amplification,
             "window": self.window.state_dict(),
@@ -365,6 +371,7 @@ class Coordinator:
             if state.get("estimator") == "sampled":  # what ruled gradients out need not show in the first batch
                 self.estimator, self._recorder = "sampled", None
         self._gamma, self._kappa_average = state["gamma"], state["kappa_average"]
+        self._theory_step = state.get("theory_step")
         self.amplification = state["amplification"]
         self.window.load_state_dict(state["window"])
         self.schedule.load_state_dict(state["schedule"])
