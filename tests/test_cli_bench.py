@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from equipoise import cli
 from equipoise.bench import run
 from equipoise.bench.contestants import REFERENCE, line_up
 from equipoise.recipe_reading import load_recipe
@@ -85,3 +86,8 @@ def test_mistakes(command: Command, recipe: Path, tmp_path: Path) -> None:
     done = command("bench", "--model", tmp_path / "none.yaml")
     assert done["printed"].startswith(f"equipoise: {tmp_path}/none.yaml: cannot be read")
     assert done["status"] == 2
+
+
+def test_the_command_line_names_every_part() -> None:
+    """It has a list of its own, to refuse a wrong name before torch is imported."""
+    assert cli.BENCHED == run.PARTS == tuple(run.LENGTHS)

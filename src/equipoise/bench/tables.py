@@ -74,7 +74,7 @@ def print_fidelity(
     for name, figures in pooled.items():
         modules = [key.removeprefix("cosines/") for key in figures if key.startswith("cosines/")]
         if modules:
-            table = _table(f"regulariser, {name}", "cosine", "norm, to exact", "cosine, less the loss gradient")
+            table = _table(f"regulariser, {name}", "cosine", "norm, to exact", "cosine of the whole gradient")
             for module in modules:
                 own = [figures[f"{kind}/{module}"] for kind in ("cosines", "norm_ratios", "step_cosines")]
                 table.add_row(module, *map(_shown, own))

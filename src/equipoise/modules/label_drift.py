@@ -180,8 +180,7 @@ class _Choices:
 
 
 def _choices(part: Recorded, change_S: torch.Tensor) -> _Choices:
-    # A log-probability of 0 is one that rounding hides.
-    # In float64, which not every device has; these are a few numbers.
+    # On the CPU, for not every device has float64. A log-probability of 0 is one that rounding hides.
     log_p = part.log_probs_K.cpu().double().clamp(max=-1e-16)
     log_doubt = torch.log(-torch.expm1(log_p))
     bottom_S = part.loss_weights_S.cpu().double() * _by_sample(part, (2 * log_doubt).exp()).sqrt()

@@ -106,8 +106,8 @@ def _is_watched(module: nn.Module) -> bool:
 def dropout_mask(x: torch.Tensor, rate: float) -> tuple[torch.Tensor | None, float]:
     """What dropout keeps of x, and with which probability each number was kept.
 
-    On a CPU the mask is made of 16 random bits a number, from numpy's SFC64, seeded by one number of torch's generator:
-    six times as fast as torch's own. The probability is the multiple of 2^-16 nearest to 1 - rate; divided by that very
+    On a CPU the mask is made of 16 random bits a number, from numpy's SFC64, seeded by one number of torch's generator,
+    which is serial itself. The probability is the multiple of 2^-16 nearest to 1 - rate; divided by that very
     multiple, dropout changes no expectation.
 
     Returns:
