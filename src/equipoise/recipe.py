@@ -307,7 +307,7 @@ class Train(_Section):
             none; when null, 256 on a CPU and none elsewhere.
         feature_folder: a folder where it is kept for other runs too, without bound.
         fused_lora: LoRA layers compute their term in one function; on a CPU with dropout masks of other random numbers.
-        onednn: frozen layers multiply by oneDNN, on processors where that is faster.
+        onednn: float32 linear layers multiply by oneDNN on a CPU, on processors where that is faster.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
         save_steps: checkpoint each so many steps; null: a tenth of the run.
         save_total_limit: how many checkpoints to keep.

@@ -12,8 +12,8 @@ from transformers import Trainer
 
 from equipoise.models.feature_cache import caching
 from equipoise.models.feature_store import FeatureCache
-from equipoise.training.frozen_linear import frozen_linears
 from equipoise.training.fused_lora import fused_lora
+from equipoise.training.onednn_linear import onednn_linears
 
 #: On a CPU a batch of images takes as long as they take one by one; elsewhere it does not, and a user must want it.
 CPU_MEGABYTES = 256
@@ -26,7 +26,7 @@ class FastPaths:
     Attributes:
         cache: of what frozen towers say; None for none.
         fused_lora: whether LoRA layers compute their term in one function.
-        onednn: whether frozen layers multiply by oneDNN, on processors where that is faster.
+        onednn: whether linear layers multiply by oneDNN, on processors where that is faster.
     """
 
     cache: FeatureCache | None = None
@@ -38,7 +38,7 @@ class FastPaths:
         """Inside, the model computes this way; afterwards as before."""
         with ExitStack() as stack:
             if self.onednn:
-                stack.enter_context(frozen_linears(model))
+                stack.enter_context(onednn_linears(model))
             if self.fused_lora:
                 stack.enter_context(fused_lora(model))
             if self.cache is not None:  # after oneDNN, which changes the last bit of what it keeps

@@ -1,4 +1,4 @@
-"""Frozen layers by oneDNN against F.linear, and a Trainer with both fast paths against one with neither."""
+"""Linear layers by oneDNN against F.linear, and a Trainer with both fast paths against one with neither."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from equipoise.recipe import Recipe
-from equipoise.training import frozen_linear as module
-from equipoise.training.frozen_linear import frozen_linears
+from equipoise.training import onednn_linear as module
+from equipoise.training.onednn_linear import onednn_linears
 from equipoise.training.run_directory import RunDirectory
 from training._compare import steps
 from training._fast import distance, identical, lora_model, output_and_gradients, rows
@@ -55,24 +55,57 @@ def layer(bias: bool = True, learns: str = "", dtype: torch.dtype = torch.float3
 
 
 @needs_op
+@pytest.mark.parametrize("learns", ["", "weight", "bias", "both"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(8, 72), (5, 7, 72), (2, 3, 41, 72), (257, 72)], ids=str)
-def test_it_is_f_linear(shape: tuple[int, ...], bias: bool, calls: list[tuple[int, ...]]) -> None:
+def test_it_is_f_linear(shape: tuple[int, ...], bias: bool, learns: str, calls: list[tuple[int, ...]]) -> None:
     made, x = layer(bias), rows(*shape, dtype=torch.float32)
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_(learns in (name, "both"))
     expected = output_and_gradients(made, x)
-    with frozen_linears(made) as count:
+    with onednn_linears(made) as count:
         assert count == 1
         found = output_and_gradients(made, x)
     number = x.numel() // 72
     padded = number + -number % module._step(number)
-    assert calls == [(padded, 72, 96), (padded, 96, 72)]
+    of_weight = [(96, padded, 72)] if made.weight.requires_grad else []
+    assert calls == [(padded, 72, 96), (padded, 96, 72), *of_weight]
     assert distance(found, expected) < 1e-6
+    assert len(found) == 2 + sum(parameter.requires_grad for parameter in made.parameters())
+
+
+@needs_op
+@pytest.mark.parametrize("outputs", [64, 99])
+def test_a_layer_whose_input_needs_no_gradient(outputs: int, calls: list[tuple[int, ...]]) -> None:
+    made, x = nn.Linear(72, outputs), rows(30, 72, dtype=torch.float32)
+    with onednn_linears(made):
+        made(x).square().sum().backward()
+    found = made.weight.grad
+    made.weight.grad = None
+    assert [shape[-1] for shape in calls] == [outputs, 72]
+    made(x).square().sum().backward()
+    torch.testing.assert_close(found, made.weight.grad, rtol=1e-4, atol=1e-3)
+
+
+@needs_op
+def test_layers_of_one_input_keep_it_once() -> None:
+    layers, x = nn.ModuleList([layer(learns="weight"), layer(learns="weight")]), torch.randn(41, 72)
+    kept: list[int] = []
+    with (
+        onednn_linears(layers),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.append(tensor.untyped_storage().data_ptr()) or tensor, lambda tensor: tensor
+        ),
+    ):
+        sum(made(x) for made in layers)
+    assert kept.count(x.untyped_storage().data_ptr()) == 2
+    assert len(set(kept)) == 3
 
 
 @needs_op
 def test_inputs_in_any_memory_order() -> None:
     made, x = layer(), rows(72, 40, dtype=torch.float32).t()
-    with frozen_linears(made):
+    with onednn_linears(made):
         torch.testing.assert_close(made(x), functional.linear(x, made.weight, made.bias))
         wide = rows(9, 20, 72, dtype=torch.float32).transpose(0, 1)
         torch.testing.assert_close(made(wide), functional.linear(wide, made.weight, made.bias))
@@ -84,24 +117,23 @@ def test_inputs_in_any_memory_order() -> None:
 
 @needs_op
 def test_it_can_be_differentiated_twice() -> None:
-    made, x = layer(), rows(10, 72, dtype=torch.float32)
+    made, x = layer(learns="weight"), rows(10, 72, dtype=torch.float32)
 
-    def second() -> torch.Tensor:
+    def second() -> list[torch.Tensor]:
         leaf = x.clone().requires_grad_()
-        [gradient] = torch.autograd.grad(made(leaf).pow(3).sum(), leaf, create_graph=True)
-        gradient.square().sum().backward()
-        assert leaf.grad is not None
-        return leaf.grad
+        gradients = torch.autograd.grad(made(leaf).pow(3).sum(), [leaf, made.weight], create_graph=True)
+        return list(torch.autograd.grad(sum(g.square().sum() for g in gradients) / 1e6, [leaf, made.weight]))
 
     expected = second()
-    with frozen_linears(made):
-        torch.testing.assert_close(second(), expected, rtol=1e-4, atol=1e-2)
+    with onednn_linears(made):
+        for found, value in zip(second(), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-3 * value.abs().max().item())
 
 
 @needs_op
 def test_a_row_s_result_does_not_hang_on_the_rows_that_pad() -> None:
     made, x = layer(), rows(64, 72, dtype=torch.float32)
-    with frozen_linears(made), torch.no_grad():
+    with onednn_linears(made), torch.no_grad():
         whole = made(x)
         assert torch.equal(made(x[:57]), whole[:57])
 
@@ -114,8 +146,6 @@ def test_shapes_are_few_and_padding_is_small() -> None:
 
 
 ORDINARY: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
-    "weight learns": lambda: (layer(learns="weight"), rows(40, 72, dtype=torch.float32)),
-    "bias learns": lambda: (layer(learns="bias"), rows(40, 72, dtype=torch.float32)),
     "float64": lambda: (layer(dtype=torch.float64), rows(40, 72)),
     "bfloat16": lambda: (layer(dtype=torch.bfloat16), rows(40, 72, dtype=torch.bfloat16)),
     "few rows": lambda: (layer(), rows(7, 72, dtype=torch.float32)),
@@ -132,7 +162,7 @@ ORDINARY: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
 def test_other_layers_go_torch_s_way(case: str, calls: list[tuple[int, ...]]) -> None:
     made, x = ORDINARY[case]()
     expected = output_and_gradients(made, x)
-    with frozen_linears(made):
+    with onednn_linears(made):
         assert identical(output_and_gradients(made, x), expected)
     assert not calls
 
@@ -140,16 +170,15 @@ def test_other_layers_go_torch_s_way(case: str, calls: list[tuple[int, ...]]) ->
 def test_what_changes_under_way_goes_torch_s_way(calls: list[tuple[int, ...]]) -> None:
     made, x = layer(), rows(40, 72, dtype=torch.float32)
     expected = made(x)
-    with frozen_linears(made):
+    with onednn_linears(made):
         with torch.autocast("cpu", torch.bfloat16):
             assert made(x).dtype == torch.bfloat16
         with torch.backends.mkldnn.flags(enabled=False):
             assert torch.equal(made(x), expected)
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             made(rows(40, 71, dtype=torch.float32))
-        made.weight.requires_grad_(True)
-        made(x).sum().backward()
-    assert made.weight.grad is not None
+        made.double()
+        assert made(x.double()).dtype == torch.float64
     assert not calls
 
 
@@ -179,7 +208,7 @@ def test_the_processor_decides(
 def test_where_it_is_not_faster_nothing_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_faster", lambda: False)
     made = layer()
-    with frozen_linears(made) as count:
+    with onednn_linears(made) as count:
         assert count == 0
         assert "forward" not in vars(made)
 
@@ -187,7 +216,7 @@ def test_where_it_is_not_faster_nothing_is_touched(monkeypatch: pytest.MonkeyPat
 def test_copies_and_saved_models_have_torch_s_forward(calls: list[tuple[int, ...]]) -> None:
     model, x = nn.Sequential(layer()), rows(40, 72, dtype=torch.float32)
     file = io.BytesIO()
-    with frozen_linears(model):
+    with onednn_linears(model):
         twin = copy.deepcopy(model)
         torch.save(model, file)
     file.seek(0)
@@ -205,7 +234,7 @@ def test_lora_s_base_layers_are_among_them() -> None:
 
     model, x = lora_model(torch.float32), rows(5, 7, 64, dtype=torch.float32)
     expected = output_and_gradients(model, x)
-    with frozen_linears(model) as count, fused_lora(model) as fused:
+    with onednn_linears(model) as count, fused_lora(model) as fused:
         assert (count, fused) == (2, 2)
         assert distance(output_and_gradients(model, x), expected) < 1e-6
 
@@ -235,7 +264,7 @@ def test_what_a_layer_gives_may_be_written_to(count: int) -> None:
     made = nn.Linear(72, 96).requires_grad_(False)
     x = torch.randn(2, count // 2 + 1, 72, requires_grad=True)
     bias = torch.randn(96, requires_grad=True)
-    with frozen_linears(made):
+    with onednn_linears(made):
         made(x).add_(bias).relu_().sum().backward()
     found, x.grad = x.grad, None
     made(x).add(bias).relu().sum().backward()

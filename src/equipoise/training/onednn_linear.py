@@ -1,8 +1,8 @@
-"""Products with frozen weights by oneDNN, on CPUs where torch multiplies by MKL and MKL is slow.
+"""Linear layers by oneDNN, on CPUs where torch multiplies by MKL and MKL is slow.
 
 torch's F.linear multiplies float32 matrices by MKL, which leaves AVX-512 unused on an AMD processor. oneDNN, also part
-of torch, takes half the time for the same sums in another order. A frozen weight needs no gradient of its own, so a
-layer is one such product forwards and one backwards.
+of torch, takes half the time for the same sums in another order: one product forwards, one backwards for the input, and
+one for the weight where that learns.
 
 Whether to is decided by what the processor is, never by timing: a probe that turned out the other way on another day
 would break runs that resume bit for bit.
@@ -30,8 +30,8 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @contextmanager
-def frozen_linears(model: nn.Module) -> Iterator[int]:
-    """Inside, the model's frozen float32 `nn.Linear`s on a CPU multiply by oneDNN, where that is faster.
+def onednn_linears(model: nn.Module) -> Iterator[int]:
+    """Inside, the model's float32 `nn.Linear`s on a CPU multiply by oneDNN, where that is faster.
 
     Args:
         model: its parameters may not be divided over processes.
@@ -68,16 +68,13 @@ def _is_amd() -> bool:
 
 
 def _may_stand(layer: nn.Linear) -> bool:
-    return not is_replaced(layer) and _is_frozen_on_cpu(layer) and min(layer.weight.shape) >= NARROWEST
+    return not is_replaced(layer) and _is_on_cpu(layer) and min(layer.weight.shape) >= NARROWEST
 
 
-def _is_frozen_on_cpu(module: nn.Linear) -> bool:
-    """Whether it is frozen, its bias too, and its numbers lie whole in main memory as float32."""
+def _is_on_cpu(module: nn.Linear) -> bool:
+    """Whether its numbers lie whole in main memory as float32."""
     return all(
-        type(value.data) is torch.Tensor
-        and value.dtype == torch.float32
-        and value.device.type == "cpu"
-        and not value.requires_grad
+        type(value.data) is torch.Tensor and value.dtype == torch.float32 and value.device.type == "cpu"
         for value in (module.weight, module.bias)
         if value is not None
     )
@@ -93,38 +90,42 @@ def _forward(module: nn.Linear, input: torch.Tensor) -> torch.Tensor:
         and input.shape[-1] == module.in_features
     )
     special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not torch.backends.mkldnn.enabled
-    if not fits or special or not _is_frozen_on_cpu(module):
+    if not fits or special or not _is_on_cpu(module):
         return functional.linear(input, module.weight, module.bias)
-    # Rows are laid out, padded and cut outside of the function: nobody may write to a view that one returns.
+    # Laid out and cut outside of the function: nobody may write to a view that one returns.
     *outer, width = input.shape
-    return _product(input.reshape(-1, width), module.weight, module.bias).view(*outer, -1)
-
-
-def _product(rows_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None) -> torch.Tensor:
-    """[N, O]. oneDNN makes and keeps code for each shape it meets, half a megabyte, so N is rounded up."""
-    count = rows_NI.shape[0]
-    padding = -count % _step(count)
-    if padding:
-        rows_NI = torch.cat([rows_NI, rows_NI.new_zeros(padding, rows_NI.shape[1])])
-    output_NO: torch.Tensor = _Product.apply(rows_NI, weight_OI, bias_O)
-    return output_NO[:count] if padding else output_NO
+    rows_NI = input.reshape(-1, width)
+    output_NO: torch.Tensor = _Product.apply(rows_NI, module.weight, module.bias)
+    return output_NO[: rows_NI.shape[0]].view(*outer, -1)
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b for frozen W and b, of rows [N, I]."""
+    """x W^T + b of rows [N, I]: [N or more, O], what follows the first N being of rows of zeros."""
 
     @staticmethod
-    def forward(
-        ctx: Any, input: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        ctx.save_for_backward(weight_OI)
-        return _multiply(input, weight_OI, bias_O)
+    def forward(ctx: Any, rows_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
+        # As they came: layers that read the same rows share them.
+        ctx.save_for_backward(rows_NI if ctx.needs_input_grad[1] else None, weight_OI)
+        ctx.count = rows_NI.shape[0]
+        return _multiply(_padded(rows_NI), weight_OI, bias_O)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (weight_OI,) = ctx.saved_tensors
-        # The transposed view is read as it lies. The product is this function again, so it can be differentiated twice.
-        return (_Product.apply(gradients[0], weight_OI.t()) if ctx.needs_input_grad[0] else None), None, None
+        rows_NI, weight_OI = ctx.saved_tensors
+        needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
+        (gradient_NO,) = gradients
+        # Transposed views are read as they lie. These products can be differentiated again.
+        return (
+            _Product.apply(gradient_NO, weight_OI.t(), None)[: ctx.count] if needs_rows else None,
+            _Product.apply(gradient_NO.t(), _padded(rows_NI).t(), None)[: weight_OI.shape[0]] if needs_weight else None,
+            gradient_NO.sum(dim=0) if needs_bias else None,
+        )
+
+
+def _padded(rows_NI: torch.Tensor) -> torch.Tensor:
+    """oneDNN makes and keeps code for each shape it meets, half a megabyte, so N is rounded up."""
+    padding = -rows_NI.shape[0] % _step(rows_NI.shape[0])
+    return torch.cat([rows_NI, rows_NI.new_zeros(padding, rows_NI.shape[1])]) if padding else rows_NI
 
 
 def _multiply(rows_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
