@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn.functional import logsigmoid
 
 from equipoise.modules.drift import Drifts, floor
@@ -62,7 +61,12 @@ def measure(recorder: PerSampleGradients, division: Partition, before: Values, a
     if not recorder.parts:
         return _nothing(division)
     after = extrapolate(dict(division.parameters()), before, amplification)
-    changes = _changes(recorder, division, _llm_step(division, before), before, after, 1.0 / amplification)
+    changes = {
+        name: recorder.along(_llm_step(division, before))
+        if name == LLM
+        else _encoder_change(recorder, division, name, before, after, 1.0 / amplification)
+        for name in division.trainable
+    }
     return _drifts(recorder, changes)
 
 
@@ -71,8 +75,9 @@ def look_back(
 ) -> tuple[Drifts, dict[str, Values]]:
     """Drifts of the previous update on the current batch and their gradients (eq. 10-11), as `drift.look_back`'s.
 
-    The gradient of a sample's drift is the gradient of its log-probability times a number, so that those of all
-    samples cost one weighted sum for the LLM, and one backward through the encoder for each of its modules.
+    The gradient of a sample's drift is the gradient of its log-probability times a number. So those of all samples cost
+    one weighted sum for the LLM, and for each module of the encoder one backward through the forward that the drift
+    takes anyway: through the encoder as it was before the step, which to first order is the same.
 
     Args:
         recorder: of the current batch; its model holds theta_t.
@@ -80,21 +85,20 @@ def look_back(
         previous: theta_{t-1} of every trainable parameter.
         with_gradients: off where the drifts alone are wanted.
     """
+    gradients: dict[str, Values] = {name: {} for name in division.trainable}
     if not recorder.parts:
-        return _nothing(division), {name: {} for name in division.trainable}
+        return _nothing(division), gradients
     now = {name: parameter.detach() for name, parameter in division.parameters()}
-    changes = _changes(recorder, division, _llm_step(division, previous), now, previous, -1.0)
-    drifts = _drifts(recorder, changes, past=True)
-    gradients: dict[str, Values] = {name: {} for name in changes}
-    if not with_gradients or drifts.samples == 0:
-        return drifts, gradients
-    for name, change in changes.items():
-        coefficients = _coefficients(recorder, change, drifts.samples)
+    changes = {}
+    for name in division.trainable:
         if name == LLM:
-            gradients[name] = recorder.combined(coefficients)
-            continue
-        gradients[name] = _through_encoder(recorder, division.trainable[name].trainable, coefficients)
-    return drifts, gradients
+            changes[name] = recorder.along(_llm_step(division, previous))
+            if with_gradients:
+                gradients[name] = recorder.combined(_coefficients(recorder, changes[name]))
+        else:
+            sums = gradients[name] if with_gradients else None
+            changes[name] = _encoder_change(recorder, division, name, now, previous, -1.0, sums)
+    return _drifts(recorder, changes, past=True), gradients
 
 
 def _nothing(division: Partition) -> Drifts:
@@ -108,60 +112,49 @@ def _llm_step(division: Partition, before: Values) -> Values:
     return dict(zip(names, moved, strict=True))
 
 
-def _changes(
+def _encoder_change(
     recorder: PerSampleGradients,
     division: Partition,
-    llm_step: Values,
+    name: str,
     rest: Values,
     moved: Values,
     scale: float,
-) -> dict[str, torch.Tensor]:
-    """By module [S], how each recorded sample's loss changes with that module's step alone.
+    sums: Values | None = None,
+) -> torch.Tensor:
+    """[S], how each recorded sample's loss changes with the step of one module of the encoder alone.
 
     Args:
-        llm_step: of the LLM.
+        name: of the module.
         rest, moved: of the encoder's modules, where the gradients were taken and where a step leads.
-        scale: what the encoder's changes are multiplied by.
+        scale: what the changes are multiplied by.
+        sums: the gradients of the mean drift are put here, where given.
     """
-    changes = {}
-    for name in division.trainable:
-        if name == LLM:
-            changes[name] = recorder.along(llm_step)
-            continue
-        found = []
-        for part in recorder.parts:
-            if part.embeddings_STD is None or part.embedding_gradients_STD is None:
-                found.append(part.loss_weights_S.new_zeros(part.rows.stop - part.rows.start))
-                continue
-            others = {n: p for other, m in division.trainable.items() if other != LLM for n, p in m.trainable.items()}
-            values = {n: (moved if n in division.trainable[name].trainable else rest)[n] for n in others}
-            with torch.no_grad(), holding(others, values):
-                difference = recorder.embeddings(part) - part.embeddings_STD
-            products = part.embedding_gradients_STD.to(_precise(difference)) * difference.to(_precise(difference))
-            found.append(products.sum(dim=(1, 2)) * scale)
-        changes[name] = torch.cat(found)
-    return changes
-
-
-def _through_encoder(
-    recorder: PerSampleGradients, parameters: Mapping[str, nn.Parameter], coefficients_S: torch.Tensor
-) -> Values:
-    """The loss gradients of an encoder module by sample, summed with coefficients: one backward from its outputs."""
-    sums: Values = {}
+    own = division.trainable[name].trainable
+    others = {n: p for other, m in division.trainable.items() if other != LLM for n, p in m.trainable.items()}
+    values = {n: (moved if n in own else rest)[n] for n in others}
+    samples = _supervised(recorder)
+    found = []
     for part in recorder.parts:
         gradients_STD = part.embedding_gradients_STD
-        if gradients_STD is None:
+        if part.embeddings_STD is None or gradients_STD is None:
+            found.append(part.loss_weights_S.new_zeros(part.rows.stop - part.rows.start))
             continue
-        weights = coefficients_S[part.rows, None, None].to(gradients_STD.dtype)
-        with torch.enable_grad():
-            embeddings = recorder.embeddings(part)
-            found = torch.autograd.grad(
-                embeddings, list(parameters.values()), gradients_STD * weights, allow_unused=True
+        # What was put in the parameters' place must still be there when the backward reads it.
+        with torch.set_grad_enabled(sums is not None), holding(others, values):
+            embeddings_STD = recorder.embeddings(part)
+            difference = embeddings_STD.detach() - part.embeddings_STD
+            products = gradients_STD.to(_precise(difference)) * difference.to(_precise(difference))
+            found.append(products.sum(dim=(1, 2)) * scale)
+            if sums is None:
+                continue
+            weights_S = _coefficients_of(part, found[-1], samples).to(gradients_STD.dtype)
+            pulled = torch.autograd.grad(
+                embeddings_STD, list(own.values()), gradients_STD * weights_S[:, None, None], allow_unused=True
             )
-        for name, gradient in zip(parameters, found, strict=True):
+        for weight, gradient in zip(own, pulled, strict=True):
             if gradient is not None:
-                sums[name] = sums[name] + gradient if name in sums else gradient
-    return sums
+                sums[weight] = sums[weight] + gradient if weight in sums else gradient
+    return torch.cat(found)
 
 
 @dataclass
@@ -201,7 +194,7 @@ def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], p
     squares = dict.fromkeys(changes, 0.0)
     samples, lowest = 0, 0.0
     for part in recorder.parts:
-        tokens_S = _by_sample(part, torch.ones_like(part.log_probs_K, device="cpu"))
+        tokens_S = _tokens(part)
         present = (tokens_S > 0).nonzero().squeeze(-1).tolist()
         samples += len(present)
         lowest = floor(part.log_probs_K.dtype)
@@ -226,21 +219,33 @@ def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], p
     return Drifts(drifts, samples, lowest, by_group=grouped, gap=gap)
 
 
-def _coefficients(recorder: PerSampleGradients, change: torch.Tensor, samples: int) -> torch.Tensor:
-    """[S], what multiplies each sample's recorded loss gradient in the gradient of the mean drift.
+def _coefficients(recorder: PerSampleGradients, change_S: torch.Tensor) -> torch.Tensor:
+    """[S], `_coefficients_of` all that was recorded."""
+    samples = _supervised(recorder)
+    return torch.cat([_coefficients_of(part, change_S[part.rows], samples) for part in recorder.parts])
+
+
+def _coefficients_of(part: Recorded, change_S: torch.Tensor, samples: int) -> torch.Tensor:
+    """[S], what multiplies each sample's recorded loss gradient in the gradient of the mean drift of so many samples.
 
     A choice's drift has the derivative p - q along its gap, q the chance before the step; and the gap, that of the
     sample's loss times a number.
     """
-    found = []
-    for part in recorder.parts:
-        choices = _choices(part, change[part.rows])
-        gap_K = choices.gap_S[part.samples_K.cpu()]
-        moved_K = torch.sigmoid(choices.logits_K) - torch.sigmoid(choices.logits_K - gap_K)
-        tokens_S = _by_sample(part, torch.ones_like(moved_K)).clamp(min=1)
-        mean_S = _by_sample(part, moved_K) / tokens_S
-        found.append(mean_S * choices.gap_by_change_S / samples)
-    return torch.cat(found).to(change)
+    choices = _choices(part, change_S)
+    gap_K = choices.gap_S[part.samples_K.cpu()]
+    moved_K = torch.sigmoid(choices.logits_K) - torch.sigmoid(choices.logits_K - gap_K)
+    mean_S = _by_sample(part, moved_K) / _tokens(part).clamp(min=1)
+    return (mean_S * choices.gap_by_change_S / samples).to(change_S)
+
+
+def _supervised(recorder: PerSampleGradients) -> int:
+    """How many recorded samples supervise anything; one at least, where anything was recorded."""
+    return sum(int((_tokens(part) > 0).sum()) for part in recorder.parts)
+
+
+def _tokens(part: Recorded) -> torch.Tensor:
+    """[S], how many tokens of each sample are supervised."""
+    return _by_sample(part, torch.ones_like(part.log_probs_K, device="cpu"))
 
 
 def _precise(tensor: torch.Tensor) -> torch.dtype:
