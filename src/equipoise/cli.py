@@ -162,11 +162,14 @@ def diagnose(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...|BALANCE", help="Run directories, or one folder of `balance --out`.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...|FOLDER", help="Run directories, or one folder of `balance --out` or `compare --out`."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the first folder.")] = None,
 ) -> None:
-    """Draw one self-contained HTML file of runs, side by side, or of what `balance` found."""
+    """Draw one self-contained HTML file of runs, side by side, or of what `balance` or `compare` found."""
     from equipoise.report import report_on
 
     console.print(f"report: {report_on(folders, out)}", highlight=False)

@@ -19,11 +19,13 @@ class Verdict:
     """One method against the baseline.
 
     Attributes:
-        name: better, worse, both, or that nothing was shown.
-        sentence: the same with its evidence.
+        kind: `BETTER`, `WORSE`, `MIXED`, `NOT_SHOWN`, `ONE_SEED` or `NOTHING`.
+        name: the same, with on how many of several scores.
+        sentence: the same, with its evidence.
     """
 
     method: str
+    kind: str
     name: str
     sentence: str
 
@@ -61,14 +63,17 @@ def _verdict(summary: Summary, method: str) -> Verdict:
     losses = [cell for cell in summary.training if cell.method == method and cell.quantity == LOSS and cell.difference]
     judged = cells or losses
     if not judged:
-        return Verdict(method, NOTHING, f"{method} and {summary.baseline} have no seed in common.")
+        return Verdict(method, NOTHING, NOTHING, f"{method} and {summary.baseline} have no seed in common.")
     tested = [cell for cell in judged if cell.p_holm is not None]
     up = [cell for cell in tested if _significant(cell) and _improves(cell)]
     down = [cell for cell in tested if _significant(cell) and not _improves(cell)]
     if all(cell.difference is not None and cell.difference.seeds < 2 for cell in judged):
-        name = ONE_SEED
+        kind = ONE_SEED
     else:
-        name = MIXED if up and down else BETTER if up else WORSE if down else NOT_SHOWN
+        kind = MIXED if up and down else BETTER if up else WORSE if down else NOT_SHOWN
+    name = kind
+    if len(judged) > 1 and kind in (BETTER, WORSE):
+        name = f"{kind} on {len(up) or len(down)} of {len(judged)} scores"
     parts = [
         _listed("better on", up),
         _listed("worse on", down),
@@ -77,7 +82,7 @@ def _verdict(summary: Summary, method: str) -> Verdict:
     sentence = "; ".join(part for part in parts if part)
     if cells and losses:
         sentence += f". Validation loss: {_against(losses[0])}"
-    return Verdict(method, name, f"Against {summary.baseline}: {sentence}.")
+    return Verdict(method, kind, name, f"Against {summary.baseline}: {sentence}.")
 
 
 def _listed(words: str, cells: Sequence[Cell]) -> str:

@@ -24,7 +24,7 @@ _LATEX = {
     "[": "{[}", "]": "{]}", "*": "{*}",
     "−": "$-$", "×": r"$\times$", "–": r"\textendash{}", "±": r"$\pm$",
 }  # fmt: skip
-_MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{letter: f"\\{letter}" for letter in "\\`*_{}[]()#+!|~$:"}}
+_MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{letter: f"\\{letter}" for letter in "\\`*_{}[]#!|~$"}}
 TABLES = ("scores", "training", "deltas")
 COLUMNS = (
     "table", "method", "task", "quantity", "mean", "low", "high", "seeds", "against", "kind", "difference",
@@ -61,7 +61,7 @@ def latex(tables: Sequence[Table]) -> str:
         lines = [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escape_latex(table.caption)}. {escape_latex(table.note)}}}".replace(". }", ".}"),
+            rf"\caption{{{escape_latex(table.caption)}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
@@ -70,6 +70,7 @@ def latex(tables: Sequence[Table]) -> str:
             *(_tex_row(row) for row in table.rows),
             r"\bottomrule",
             r"\end{tabular}}",
+            *([rf"\par\smallskip\footnotesize {escape_latex(table.note)}"] if table.note else []),
             r"\end{table}",
         ]
         parts.append("\n".join(lines))
