@@ -179,12 +179,13 @@ class _Job:
         self.console.print(f"{len(self.plan.runs)} runs, of which {done} are done", highlight=False)
 
     def print_results(self) -> None:
-        """Print a row a method, and a sentence a method."""
+        """Print a row a quantity and a column a method, and a sentence a method."""
         found = self.made.summary
         assert found is not None
         shown = overview(found, self.plan.settings)
-        table = RichTable(*shown.header, caption=shown.note)
-        for row in shown.rows:
+        names, *rows = zip(shown.header, *shown.rows, strict=True)
+        table = RichTable(*names, caption=shown.note)
+        for row in rows:
             table.add_row(*row)
         self.console.print(table)
         for one in verdicts(found):

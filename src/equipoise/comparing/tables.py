@@ -57,7 +57,7 @@ def overview(summary: Summary, settings: Mapping[str, Mapping[str, Any]]) -> Tab
         for method in summary.methods
     ]
     header = ("method", *(["learning rate"] if rates else []), "seeds", *(quantity.title for quantity in quantities))
-    note = "Means over seeds, with their 95 % intervals (Student's t)."
+    note = "Means over seeds, ± half of their 95 % intervals (Student's t). Kappa and step time: geometric means."
     if summary.deltas:
         note += f" Delta I and Delta E: mean improvement and shortfall over tasks against {summary.baseline}, by seed."
     if summary.undefined:
@@ -132,8 +132,10 @@ def changed(value: float, quantity: Quantity) -> str:
 def _mean(cell: Cell | None) -> str:
     if cell is None:
         return ABSENT
-    found = interval(cell.estimate.low, cell.estimate.high)
-    return shown(cell.estimate.mean) if found == ABSENT else f"{shown(cell.estimate.mean)} {found}"
+    found = cell.estimate
+    if found.high is None or cell.quantity.ratio:  # whose interval is not symmetric
+        return shown(found.mean)
+    return f"{shown(found.mean)} ± {shown(found.high - found.mean)}"
 
 
 def _setting(value: Any) -> str:

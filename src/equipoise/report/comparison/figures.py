@@ -20,7 +20,7 @@ from equipoise.report.verdict import FAR
 
 MOST = 8
 """Methods that one figure draws; the curves of more could not be told apart."""
-ROW, PANEL, TOP = 26, 58, 40  # pixels
+ROW, PANEL, TOP = 26, 72, 40  # pixels
 Curves = Sequence[tuple[str, Mapping[str, Band]]]
 """A panel each: its title, and a band for each method."""
 
@@ -92,7 +92,9 @@ def quantities(summary: Summary, methods: Sequence[str], shown: Sequence[Quantit
             line: dict[str, Any] = {"color": "#808890", "width": 1.2, "dash": "dot"}
             figure.add_vline(x=against.estimate.mean, line=line, layer="below", row=panel, col=1)  # type: ignore[arg-type]
         scale = _axis(summary, quantity)
-        figure.update_xaxes(title_text=short(quantity.title, 40), title_standoff=4, **scale, row=panel, col=1)
+        figure.update_xaxes(
+            title_text=short(quantity.title, 40), title_standoff=4, title_font={"size": 13}, **scale, row=panel, col=1
+        )
     figure.update_xaxes(**AXIS, showgrid=True)
     names: dict[str, Any] = {"tickvals": list(range(len(rows))), "ticktext": [short(method) for method in rows]}
     figure.update_yaxes(**AXIS, showgrid=False, range=[len(rows) - 0.5, -0.5], **names)
