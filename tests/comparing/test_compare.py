@@ -1,4 +1,4 @@
-"""Methods by seeds from a recipe to numbers; what is run again, and what not. The numbers are read from the runs anew."""
+"""Methods by seeds from a recipe to numbers; what is run again, and what not. Numbers are read from the runs anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`equipoise compare` as a command: kill -9 here and there, then the same command again; and its mistakes, in a line."""
+"""`equipoise compare` as a command: kill -9 here and there, then the same command again; and mistakes, in a line."""
 
 from __future__ import annotations
 

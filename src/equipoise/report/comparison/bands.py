@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from equipoise.report.canvas import trailing_mean
 from equipoise.report.view import Column
 
 STRETCHES = 300
@@ -47,7 +46,10 @@ def band(columns: Sequence[Column], smoothed: int = 1, logarithmic: bool = False
     for steps, values in columns:
         kept = [(step, value) for step, value in zip(steps, values, strict=True) if value > 0 or not logarithmic]
         own = [value for _, value in kept]
-        seeds.append(dict(zip([step for step, _ in kept], trailing_mean(own, smoothed), strict=True)))
+        if smoothed > 1:
+            # Not by running sums: what they lose is more than a small value after a large one.
+            own = [fmean(own[max(0, i + 1 - smoothed) : i + 1]) for i in range(len(own))]
+        seeds.append(dict(zip([step for step, _ in kept], own, strict=True)))
     shared = sorted(set(seeds[0]).intersection(*seeds[1:])) if seeds else []
     if not shared:
         return None

@@ -82,7 +82,7 @@ def view_comparison(folder: Path) -> ComparisonView:
     open_ = [f"{method} with seed {seed}" for seed in seeds for method in methods if (method, seed) not in done]
     curves, unread = _curves(folder / "nodes", runs, methods)
     absent = {
-        f"the plan ({FILE})": not plain,
+        f"methods ({FILE} names none)": not methods,
         f"{len(open_)} of {len(methods) * len(seeds)} runs: {_some(open_)}": bool(open_),
         f"the logs of {_some(unread)}": bool(unread),
         "scores: no task has a metric and a part to be scored on": bool(runs) and not any(run.scores for run in runs),
