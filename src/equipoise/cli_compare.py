@@ -16,8 +16,8 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="By commas: schedules, task weighters (ew, tla, rlw, dwa, igbv1), or one of each as commit+dwa; "
-            "by default constant,commit-clr,commit, or none where --method names some."
+            help="By commas: schedules, task weighters (ew, tla, rlw, dwa, igbv1), one of each as commit+dwa, or "
+            "stl (one model a task); by default constant,commit-clr,commit, or none where --method names some."
         ),
     ] = None,
     method: Annotated[

@@ -48,7 +48,7 @@ def copy(finished: Comparison, tmp_path: Path) -> Comparison:
 def test_every_method_is_trained_with_every_seed_and_scored(finished):
     assert sorted(nodes(finished)) == sorted(tiny.NODES)
     found = loaded(finished.file)
-    assert [one["node"].rpartition("-")[0] for one in found["runs"]] == tiny.NODES
+    assert [one["nodes"][0].rpartition("-")[0] for one in found["runs"]] == tiny.NODES
     assert (found["baseline"], found["split"], found["seeds"]) == ("constant", "test", [0, 1])
     for name, path in nodes(finished).items():
         method, _, seed = name.rpartition("@")
@@ -62,7 +62,7 @@ def test_every_method_is_trained_with_every_seed_and_scored(finished):
 def test_the_numbers_are_the_runs(finished):
     found = loaded(finished.file)
     for one in found["runs"]:
-        folder = finished.nodes / one["node"]
+        folder = finished.nodes / one["nodes"][0]
         scores = loaded(folder / "scores-test.json")
         assert one["scores"]["name"] == {"exact_match": scores["tasks"]["name"]["value"]}
         assert one["scores"]["colour"]["colour-again exact_match"] == scores["tasks"]["colour-again"]["value"]
@@ -118,6 +118,24 @@ def test_another_method_runs_that_method_alone(recipe_file, copy):
     ]
 
 
+def test_one_model_a_task_is_one_method_and_what_deltas_are_against(recipe_file, copy):
+    made = compare(tiny.recipes(recipe_file, "constant,stl"), (0,), copy.path, silent())
+    assert set(nodes(made)) == {*tiny.NODES, "stl@colour@0", "stl@name@0"}
+    found = loaded(made.file)
+    [single] = [one for one in found["runs"] if one["method"] == "stl"]
+    assert (len(single["nodes"]), single["kappa"], single["validation_loss"]) == (2, None, None)
+    for task, test_set, name in (
+        ("colour", "exact_match", "colour"),
+        ("colour", "colour-again exact_match", "colour-again"),
+        ("name", "exact_match", "name"),
+    ):
+        trained_on = nodes(made)[f"stl@{task}@0"]
+        assert [t.name for t in RunDirectory(trained_on).recipe().tasks if t.train] == [task]
+        assert single["scores"][task][test_set] == loaded(trained_on / "scores-test.json")["tasks"][name]["value"]
+    page = report_on([made.path]).read_text(encoding="utf-8")
+    assert "one model a task (stl)" in page or "Delta I and Delta E are not defined here (seed 0: stl: " in page
+
+
 def test_a_setting_that_decides_nothing_runs_nothing_again(recipe_file, copy):
     before = ends(copy)
     recipes = {
@@ -138,7 +156,7 @@ def test_a_comparison_on_the_way_shows_what_is_finished(recipe_file, copy):
     with pytest.raises(KeyboardInterrupt):
         compare(tiny.recipes(recipe_file), tiny.SEEDS, copy.path, console)
     found = loaded(copy.file)
-    assert [one["node"].rpartition("-")[0] for one in found["runs"]] == tiny.NODES[:2]
+    assert [one["nodes"][0].rpartition("-")[0] for one in found["runs"]] == tiny.NODES[:2]
     assert {cell["seeds"] for cell in found["scores"]} == {1}
     page = report_on([copy.path]).read_text(encoding="utf-8")
     assert "2 of 4 runs: constant with seed 1, commit-clr+dwa with seed 1" in page

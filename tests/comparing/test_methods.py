@@ -17,6 +17,7 @@ def test_schedules_weighters_and_both():
         "commit+rlw": ("balance.modules.schedule=commit", "balance.tasks.weighter=rlw"),
         "ew+llm-lr-up": ("balance.modules.schedule=llm-lr-up", "balance.tasks.weighter=ew"),
     }
+    assert parse_methods("stl,ew") == {"stl": (), "ew": ("balance.tasks.weighter=ew",)}
     assert list(parse_methods(None)) == ["constant", "commit-clr", "commit"]
     assert list(parse_methods(",".join([*SCHEDULES, *WEIGHTERS]))) == [*SCHEDULES, *WEIGHTERS]
 
@@ -31,7 +32,11 @@ def test_the_users_own_come_after_and_may_stand_alone():
 @pytest.mark.parametrize(
     ("names", "own", "message"),
     [
-        ("comit", [], r"^--methods: found 'comit'; allowed: a schedule \(constant, .*\(ew, .*joined by \+$"),
+        (
+            "comit",
+            [],
+            r"^--methods: found 'comit'; allowed: a schedule \(constant, .*\(ew, .*\+, or stl \(one model a task\)$",
+        ),
         ("constant,", [], r"^--methods: found ''"),
         ("", [], r"^--methods: found ''"),
         ("commit+constant", [], r"^--methods: found 'commit\+constant'"),
@@ -47,6 +52,8 @@ def test_the_users_own_come_after_and_may_stand_alone():
         (None, ["=cmd|x: a=1"], r"^--method: found the name '=cmd|x'; a name begins with a letter or digit"),
         (None, ["a\u202eb: a=1"], r"^--method: found the name 'a\\u202eb'"),
         (None, ["x" * 61 + ": a=1"], r"^--method: found the name .* 60 characters at the most$"),
+        (None, ["stl: a=1"], r"^--method: stl is one model a task"),
+        ("stl+commit", [], r"^--methods: found 'stl\+commit'"),
         (None, ["x: train.seed=3"], r"^--method x: train\.seed is what --seeds sets, for all methods alike$"),
     ],
 )

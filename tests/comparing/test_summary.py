@@ -19,7 +19,7 @@ HOSTILE = r"a_1 50% & $x$ #{y} ^~ \end{table} <script>|`*[1]* -- 'q'"
 
 def run(method, seed, loss=0.5, kappa=2.0, time=1.2, **scores):
     tasks = {task: {"exact_match": value} for task, value in scores.items()}
-    return Measured(method, seed, f"{method}@{seed}", tasks, loss, kappa, 0.7, time)
+    return Measured(method, seed, (f"{method}@{seed}",), tasks, loss, kappa, 0.7, time)
 
 
 def three(name="b"):
@@ -73,6 +73,17 @@ def test_deltas_are_against_the_baseline_by_seed():
     assert "seed 0: a: the score of task vqa, metric exact_match is 0" in undefined.undefined
     assert "are not defined here (seed 0: a" in overview(undefined, {}).note
     assert summarise([run("a", 0, vqa=0.5), run("b", 0, vqa=0.6)], ["a", "b"], "a").deltas == ()
+
+
+def test_deltas_are_against_one_model_a_task_where_that_was_run():
+    runs = [*three(), *(run("stl", seed, vqa=0.5, cap=0.5) for seed in (0, 1))]
+    found = summarise(runs, ["a", "b", "stl"], "a")
+    # a: seed 0: 0 and -20 %; seed 1: 20 % and 0.
+    assert found.cell("a", DELTA_I).estimate.mean == pytest.approx(0)
+    assert found.cell("a", DELTA_E).estimate.mean == pytest.approx(5)
+    assert found.cell("stl", DELTA_I) is None
+    assert "against one model a task (stl), by seed" in overview(found, {}).note
+    assert found.cell("b", Quantity("exact_match", "vqa")).difference.mean == pytest.approx(0.1)
 
 
 def pairs(by_task, seeds=4):

@@ -43,7 +43,7 @@ def write_comparison(
             {
                 "method": method,
                 "seed": seed,
-                "node": node,
+                "nodes": [node],
                 "scores": {task: {"exact_match": share + 0.1 * i} for i, task in enumerate(tasks)},
                 "validation_loss": 0.5 - 0.02 * methods.index(method) + 0.01 * noise.random(),
                 "kappa": math.exp(CENTRES.get(method, 0.5) + noise.gauss(0, 0.1)),

@@ -135,9 +135,9 @@ def test_hostile_names_are_text(tmp_path):
     "content",
     [
         "", "[]", "{}", "null", '{"runs": 3, "methods": "a", "seeds": {}, "settings": [], "baseline": 7}',
-        '{"runs": [null, 1, {}, {"method": 1, "seed": 0, "node": "x"}, {"method": "a", "seed": "b", "node": "x"}]}',
-        '{"methods": ["a"], "runs": [{"method": "a", "seed": 0, "node": "..", "scores": {"t": 3, "u": {"m": "x"}}}]}',
-        '{"runs": [{"method": "a", "seed": 0, "node": "x", "kappa": -1, "step_time": 0, "validation_loss": 1e999}]}',
+        '{"runs": [null, 1, {}, {"method": 1, "seed": 0, "nodes": ["x"]}, {"method": "a", "seed": "b"}]}',
+        '{"methods": ["a"], "runs": [{"method": "a", "seed": 0, "nodes": [".."], "scores": {"t": 3, "u": {"m": ""}}}]}',
+        '{"runs": [{"method": "a", "seed": 0, "nodes": ["x"], "kappa": -1, "step_time": 0, "scores": 1e999}]}',
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_no_error(tmp_path, content):
@@ -151,7 +151,7 @@ def test_a_node_that_leads_out_of_the_folder_is_not_read(tmp_path):
     for node in ("../../outside", str(tmp_path / "outside"), ".."):
         folder = write_comparison(tmp_path / "in", done=0)
         plain = json.loads((folder / "comparison.json").read_text())
-        plain["runs"] = [{"method": "constant", "seed": 0, "node": node, "scores": {}}]
+        plain["runs"] = [{"method": "constant", "seed": 0, "nodes": [node], "scores": {}}]
         (folder / "comparison.json").write_text(json.dumps(plain))
         view = view_comparison(folder)
         assert view.curves == {}
@@ -165,7 +165,7 @@ def test_a_long_run_is_thinned_and_keeps_its_spike(tmp_path):
         lines = [{"step": step, "loss": 1.0, "lr/llm": 1e-4} for step in range(1, 20_001)]
         lines[12_345]["lr/llm"] = 5e-3
         write_run(folder / "nodes" / f"constant@{seed}-0", lines)
-        runs.append({"method": "constant", "seed": seed, "node": f"constant@{seed}-0", "scores": {}})
+        runs.append({"method": "constant", "seed": seed, "nodes": [f"constant@{seed}-0"], "scores": {}})
     plain = json.loads((folder / "comparison.json").read_text())
     (folder / "comparison.json").write_text(json.dumps({**plain, "runs": runs}))
     band = view_comparison(folder).curves["lr/llm"]["constant"]

@@ -12,7 +12,7 @@ class Measured:
 
     Attributes:
         method, seed: which run.
-        node: the name of its folder.
+        nodes: the names of its folders: one, or one a task for `stl`, which has no training numbers.
         scores: by task, by test set: the task's own metric, or the name of its further test set before it.
         validation_loss: nats a token.
         kappa: geometric mean after the first quarter of the measurements.
@@ -22,7 +22,7 @@ class Measured:
 
     method: str
     seed: int
-    node: str
+    nodes: tuple[str, ...]
     scores: Mapping[str, Mapping[str, float]]
     validation_loss: float | None = None
     kappa: float | None = None

@@ -1,7 +1,8 @@
 """What `equipoise compare` calls a method: some settings over a recipe's, by a name.
 
 A schedule (`commit`), a task weighter that learns or draws its weights by itself (`dwa`), one of each joined by a plus
-(`commit+dwa`), or a name and settings of the user's own. What a name does not mention is the recipe's.
+(`commit+dwa`), one model a task (`stl`), or a name and settings of the user's own. What a name does not mention is the
+recipe's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from equipoise.errors import RecipeError
 from equipoise.recipe import SCHEDULES
 
+#: One model for each task, trained on that alone.
+STL = "stl"
 #: The weighters that need no weights from elsewhere.
 WEIGHTERS = ("ew", "tla", "rlw", "dwa", "igbv1")
 USUAL = "constant,commit-clr,commit"
@@ -72,13 +75,15 @@ def baseline_of(methods: Sequence[str], named: str | None) -> str:
 
 
 def _named(name: str) -> tuple[str, ...]:
+    if name == STL:
+        return ()
     parts = name.split("+")
     schedules = [part for part in parts if part in SCHEDULES]
     weighters = [part for part in parts if part in WEIGHTERS]
     if len(schedules) > 1 or len(weighters) > 1 or len(schedules) + len(weighters) < len(parts):
         raise RecipeError(
             f"--methods: found {name!r}; allowed: a schedule ({', '.join(SCHEDULES)}), a task weighter "
-            f"({', '.join(WEIGHTERS)}), or one of each joined by +"
+            f"({', '.join(WEIGHTERS)}), one of each joined by +, or {STL} (one model a task)"
         )
     return (
         *(f"balance.modules.schedule={schedule}" for schedule in schedules),
@@ -96,6 +101,8 @@ def _own(text: str) -> tuple[str, tuple[str, ...]]:
             f"--method: found the name {name!r:.80}; a name begins with a letter or digit, is printable and has "
             f"{LONGEST} characters at the most"
         )
+    if name == STL:
+        raise RecipeError(f"--method: {STL} is one model a task, of --methods; call this one otherwise")
     try:
         settings = tuple(shlex.split(rest))
     except ValueError as error:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from equipoise.comparing.methods import STL
 from equipoise.errors import RecipeError
 from equipoise.recipe import Recipe, Task
-from equipoise.tasks.plan import Node, Split, only_what_concerns, private, weighted
+from equipoise.tasks.plan import Node, Split, only_what_concerns, private, single_tasks, weighted
 
 #: What a method may change of a task: how it is trained on. All else decides what its scores mean.
 TRAINED = frozenset({"train", "max_train", "fraction", "merge", "max_turns", "weight"})
@@ -20,11 +21,17 @@ TRAINED = frozenset({"train", "max_train", "fraction", "merge", "max_turns", "we
 
 @dataclass(frozen=True)
 class Run:
-    """One method with one seed."""
+    """One method with one seed.
+
+    Attributes:
+        recipe: of the method, with the seed.
+        nodes: what must be trained: one, or one a task for `stl`.
+    """
 
     method: str
     seed: int
-    node: Node
+    recipe: Recipe
+    nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,14 @@ class Plan:
     @property
     def nodes(self) -> list[Node]:
         """Of all runs."""
-        return [run.node for run in self.runs]
+        return [node for run in self.runs for node in run.nodes]
 
 
 def make_plan(
     recipes: Mapping[str, Recipe],
     seeds: Sequence[int],
     baseline: str,
+    counts: Mapping[str, int],
     validated: Collection[str],
     tested: Collection[str],
 ) -> Plan:
@@ -65,21 +73,29 @@ def make_plan(
         recipes: by method.
         seeds: each run's `train.seed`.
         baseline: one of the methods.
+        counts: training samples of each task that has a training part, before the task's `fraction`.
         validated: tasks with a metric whose validation part has answers: what is scored where nothing can be tested.
         tested: tasks with a metric and a test part.
 
     Raises:
-        RecipeError: two methods are the same, or are not scored on the same data.
+        RecipeError: two methods are the same, or are not scored on the same data, or `stl` has no task to be scored on.
     """
     plain = {method: _bare(recipe) for method, recipe in recipes.items()}
     _check(plain, baseline)
     split: Split | None = "test" if tested else "validation" if validated else None
+    if STL in plain and not any(task.name in counts and task.name in tested for task in plain[STL].tasks):
+        raise RecipeError(f"{STL}: no task is trained on, has a metric and a test part; one or more are needed")
     scored_on = (split,) if split is not None else ()
-    runs = [
-        Run(method, seed, Node(f"{_file_name(method)}@{seed}", _seeded(recipe, seed), scored_on, 1.0))
-        for seed in seeds
-        for method, recipe in plain.items()
-    ]
+    runs = []
+    for seed in seeds:
+        for method, recipe in plain.items():
+            seeded = _seeded(recipe, seed)
+            if method == STL:
+                alone = single_tasks(seeded, counts, tested)
+                nodes = [replace(node, name=f"{node.name}@{seed}") for node in alone]
+            else:
+                nodes = [Node(f"{_file_name(method)}@{seed}", seeded, scored_on, 1.0)]
+            runs.append(Run(method, seed, seeded, tuple(nodes)))
     flat = {method: _flat(recipe.model_dump(mode="json")) for method, recipe in plain.items()}
     differing = [key for key in dict.fromkeys(key for one in flat.values() for key in one) if _differs(key, flat)]
     settings = {method: {key: one.get(key) for key in differing} for method, one in flat.items()}
@@ -100,7 +116,7 @@ def _check(recipes: Mapping[str, Recipe], baseline: str) -> None:
     usual = [_scored(task) for task in recipes[baseline].tasks]
     for method, recipe in recipes.items():
         for other, same in known:
-            if _seeded(recipe, 0) == _seeded(same, 0):
+            if STL not in (method, other) and _seeded(recipe, 0) == _seeded(same, 0):
                 raise RecipeError(f"methods {other} and {method} are the same: their recipes do not differ")
         known.append((method, recipe))
         for there, here in zip(usual, [_scored(task) for task in recipe.tasks], strict=False):

@@ -2,7 +2,7 @@
 
 | file | what |
 | --- | --- |
-| `nodes/METHOD@SEED-HASH/` | a run directory each, with `scores-test.json` |
+| `nodes/METHOD@SEED-HASH/` (`stl@TASK@SEED-HASH`) | a run directory each, with `scores-test.json` |
 | `logs/METHOD@SEED-HASH.log` | what a run printed that was made in another process or on another machine |
 | `comparison.json` | the plan, every finished run's numbers, and what follows from them |
 | `comparison.md`, `comparison.tex`, `comparison.csv` | the same as tables |
@@ -28,6 +28,7 @@ from equipoise.balancing.nodes import Data, facts_of, is_done, node_folder, read
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import by_test_set
 from equipoise.comparing.measured import Measured
+from equipoise.comparing.methods import STL
 from equipoise.comparing.plan import Plan, Run, make_plan
 from equipoise.comparing.summary import Summary, summarise
 from equipoise.comparing.tables import all_tables, overview
@@ -102,7 +103,7 @@ def compare(
     for recipe in recipes.values():
         check_trains(recipe)
     data = _read(recipes, console)
-    plan = make_plan(recipes, seeds, baseline, *facts_of(recipes[baseline], data[baseline])[1:])
+    plan = make_plan(recipes, seeds, baseline, *facts_of(recipes[baseline], data[baseline]))
     made = Comparison(folder)
     job = _Job(plan, data, made, console)
     job.print_plan()
@@ -125,28 +126,35 @@ class _Job:
 
     Attributes:
         data: by method.
-        measured: of the runs that are finished, by node.
+        measured: of the runs that are finished, by method and seed.
+        concluded: the nodes that are finished.
     """
 
     plan: Plan
     data: Mapping[str, Data]
     made: Comparison
     console: Console
-    measured: dict[str, Measured] = field(default_factory=dict)
+    measured: dict[tuple[str, int], Measured] = field(default_factory=dict)
+    concluded: set[str] = field(default_factory=set)
 
     def prepare(self, node: Node) -> Work:
         """What a node is to do."""
-        return Work(node.name, node.recipe, self._folder(self._run(node)), node.scored_on, validation_loss=True)
+        return Work(node.name, node.recipe, self._folder(self._run(node), node), node.scored_on, validation_loss=True)
 
     def take(self, node: Node, work: Work) -> None:
-        """Take what a node left, and write all files anew."""
-        self.measured[work.folder.name] = measure(self._run(node), work.folder, self.plan.split)
-        self.write()
+        """Take what a node left, and write all files anew where a run is whole."""
+        run = self._run(node)
+        self.concluded.add(node.name)
+        if self.concluded.issuperset(one.name for one in run.nodes):
+            folders = [self._folder(run, one) for one in run.nodes]
+            self.measured[run.method, run.seed] = measure(run, folders, self.plan.split)
+            self.write()
 
     def write(self) -> None:
         """Write all files but the report, from what is finished."""
         plan = self.plan
-        measured = [self.measured[name] for name in map(self._name, plan.runs) if name in self.measured]
+        runs = [(run.method, run.seed) for run in plan.runs]
+        measured = [self.measured[run] for run in runs if run in self.measured]
         found = self.made.summary = summarise(measured, plan.methods, plan.baseline)
         write_json(
             self.made.file,
@@ -156,7 +164,6 @@ class _Job:
                 "seeds": plan.seeds,
                 "split": plan.split,
                 "settings": plan.settings,
-                "planned": [[run.method, run.seed, self._name(run)] for run in plan.runs],
                 "runs": [asdict(one) for one in measured],
                 **found.as_dict(),
             },
@@ -171,12 +178,13 @@ class _Job:
         table = RichTable("run", "method", "seed", "scored on", "done")
         done = 0
         for run in self.plan.runs:
-            finished = is_done(self._folder(run), run.node.scored_on)
-            done += finished
-            scored = ", ".join(run.node.scored_on) or "nothing"
-            table.add_row(run.node.name, run.method, str(run.seed), scored, "yes" if finished else "")
+            for node in run.nodes:
+                finished = is_done(self._folder(run, node), node.scored_on)
+                done += finished
+                scored = ", ".join(node.scored_on) or "nothing"
+                table.add_row(node.name, run.method, str(run.seed), scored, "yes" if finished else "")
         self.console.print(table)
-        self.console.print(f"{len(self.plan.runs)} runs, of which {done} are done", highlight=False)
+        self.console.print(f"{len(self.plan.nodes)} runs, of which {done} are done", highlight=False)
 
     def print_results(self) -> None:
         """Print a row a quantity and a column a method, and a sentence a method."""
@@ -194,24 +202,26 @@ class _Job:
             self.console.print(words, highlight=False)
 
     def _run(self, node: Node) -> Run:
-        return next(run for run in self.plan.runs if run.node is node)
+        return next(run for run in self.plan.runs if node in run.nodes)
 
-    def _folder(self, run: Run) -> Path:
-        return node_folder(self.made.nodes, run.node.name, run.node.recipe, self.data[run.method])
-
-    def _name(self, run: Run) -> str:
-        return self._folder(run).name
+    def _folder(self, run: Run, node: Node) -> Path:
+        return node_folder(self.made.nodes, node.name, node.recipe, self.data[run.method])
 
 
-def measure(run: Run, folder: Path, split: Split | None) -> Measured:
-    """Read a finished run."""
-    view = view_one(RunDirectory(folder), run.method)
-    scores = (scores_of(folder, split) or {}) if split is not None else {}
+def measure(run: Run, folders: Sequence[Path], split: Split | None) -> Measured:
+    """Read a finished run: its nodes' scores together, and its training's numbers where it is one node."""
+    scores: dict[str, float] = {}
+    for folder in folders:
+        scores |= (scores_of(folder, split) if split is not None else None) or {}
+    names, found = tuple(folder.name for folder in folders), by_test_set(run.recipe, scores)
+    if run.method == STL:
+        return Measured(run.method, run.seed, names, found)
+    view = view_one(RunDirectory(folders[0]), run.method)
     return Measured(
         run.method,
         run.seed,
-        folder.name,
-        by_test_set(run.node.recipe, scores),
+        names,
+        found,
         view.validation_loss,
         view.verdict.kappa,
         view.verdict.std_log_kappa,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from equipoise.comparing.measured import Measured
+from equipoise.comparing.methods import STL
 from equipoise.comparing.statistics import Difference, Estimate, difference, estimate, holm
 from equipoise.errors import DataError
 from equipoise.metrics.deltas import deltas
@@ -104,8 +105,9 @@ class Summary:
         methods: those that have been run with a seed or more, in the plan's order.
         scores: by task and test set; p is corrected over all of them.
         training: loss, kappa and time; likewise.
-        deltas: Delta I and Delta E against the baseline; empty where they are not defined.
+        deltas: Delta I and Delta E; empty where they are not defined.
         undefined: why they are not; empty where they are.
+        single: what the deltas are against: `stl`, or the baseline where that has not been run.
     """
 
     baseline: str
@@ -114,6 +116,7 @@ class Summary:
     training: tuple[Cell, ...]
     deltas: tuple[Cell, ...]
     undefined: str = ""
+    single: str = ""
 
     def cell(self, method: str, quantity: Quantity) -> Cell | None:
         """One cell; None where nothing is known."""
@@ -142,10 +145,10 @@ def summarise(measured: Sequence[Measured], methods: Sequence[str], baseline: st
         for task, name in sets
     ]
     training = [(quantity, {m: _values(runs, read) for m, runs in by_method.items()}) for quantity, read in _READ]
-    found, undefined = _deltas(by_method, baseline, len({task for task, _ in sets}))
-    return Summary(
-        baseline, tuple(by_method), _cells(scores, baseline), _cells(training, baseline), _cells(found, None), undefined
-    )
+    single = STL if STL in by_method else baseline
+    found, undefined = _deltas(by_method, single, len({task for task, _ in sets}))
+    cells = (_cells(scores, baseline), _cells(training, baseline), _cells(found, None))
+    return Summary(baseline, tuple(by_method), *cells, undefined, single)
 
 
 def _cells(table: Sequence[tuple[Quantity, Mapping[str, Values]]], baseline: str | None) -> tuple[Cell, ...]:

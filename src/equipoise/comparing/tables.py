@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from equipoise.comparing.methods import STL
 from equipoise.comparing.summary import Cell, Quantity, Summary
 from equipoise.comparing.verdict import probability, shown, signed
 
@@ -59,7 +60,8 @@ def overview(summary: Summary, settings: Mapping[str, Mapping[str, Any]]) -> Tab
     header = ("method", *(["learning rate"] if rates else []), "seeds", *(quantity.title for quantity in quantities))
     note = "Means over seeds, ± half of their 95 % intervals (Student's t). Kappa and step time: geometric means."
     if summary.deltas:
-        note += f" Delta I and Delta E: mean improvement and shortfall over tasks against {summary.baseline}, by seed."
+        single = "one model a task (stl)" if summary.single == STL else summary.single
+        note += f" Delta I and Delta E: mean improvement and shortfall over tasks against {single}, by seed."
     if summary.undefined:
         note += f" Delta I and Delta E are not defined here ({summary.undefined})."
     return Table("Methods", header, tuple(rows), note)

@@ -156,6 +156,17 @@ def make_plan(
     return Plan(balanced, tuple(once.values()))
 
 
+def single_tasks(recipe: Recipe, counts: Mapping[str, int], tested: Collection[str]) -> list[Node]:
+    """One model a task that has a test part, each trained on that task alone: what Delta I and Delta E are against.
+
+    Args:
+        recipe: of a run on all tasks.
+        counts: training samples of each task that has a training part, before the task's `fraction`.
+        tested: tasks with a metric and a test part.
+    """
+    return _Planner(recipe, counts, (), tested, compares_stl=True).single_tasks()
+
+
 @dataclass(frozen=True)
 class _Planner:
     """Makes nodes of a recipe."""

@@ -90,7 +90,7 @@ def quantities(summary: Summary, methods: Sequence[str], shown: Sequence[Quantit
         against = summary.cell(summary.baseline, quantity)
         if against is not None:
             line: dict[str, Any] = {"color": "#808890", "width": 1.2, "dash": "dot"}
-            figure.add_vline(x=against.estimate.mean, line=line, layer="below", row=panel, col=1)  # type: ignore[arg-type]
+            figure.add_vline(x=against.estimate.mean, line=line, layer="below", row=panel, col=1)
         scale = _axis(summary, quantity)
         figure.update_xaxes(
             title_text=short(quantity.title, 40), title_standoff=4, title_font={"size": 13}, **scale, row=panel, col=1

@@ -115,10 +115,11 @@ def _curves(
     unread = []
     for method in methods:
         columns: dict[str, list[Column]] = {}
-        for run in (run for run in runs if run.method == method):
+        for run in (run for run in runs if run.method == method and len(run.nodes) == 1):
             # A name and no path: a file must not lead out of its own folder.
-            inside = Path(run.node).name == run.node and run.node not in ("", "..")
-            logged = view_one(RunDirectory(root / run.node), method).columns if inside else {}
+            node = run.nodes[0]
+            inside = Path(node).name == node and node not in ("", "..")
+            logged = view_one(RunDirectory(root / node), method).columns if inside else {}
             if not logged:
                 unread.append(f"{method} with seed {run.seed}")
             for key, column in logged.items():
@@ -136,8 +137,9 @@ def _measured(plain: Any) -> Measured | None:
     """One run's numbers; None where the entry says nothing of a run."""
     if not isinstance(plain, dict):
         return None
-    method, seed, node = plain.get("method"), number(plain.get("seed")), plain.get("node")
-    if not isinstance(method, str) or seed is None or not isinstance(node, str):
+    method, seed = plain.get("method"), number(plain.get("seed"))
+    nodes = tuple(node for node in _list(plain.get("nodes")) if isinstance(node, str))
+    if not isinstance(method, str) or seed is None or not nodes:
         return None
     scores = plain.get("scores")
     found = {
@@ -147,7 +149,7 @@ def _measured(plain: Any) -> Measured | None:
     }
     kappa, spread, time = (number(plain.get(key)) for key in ("kappa", "std_log_kappa", "step_time"))
     loss = number(plain.get(VALIDATION))
-    return Measured(method, int(seed), node, found, loss, _positive(kappa), spread, _positive(time))
+    return Measured(method, int(seed), nodes, found, loss, _positive(kappa), spread, _positive(time))
 
 
 def _positive(value: float | None) -> float | None:
