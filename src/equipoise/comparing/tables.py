@@ -137,7 +137,8 @@ def _mean(cell: Cell | None) -> str:
     found = cell.estimate
     if found.high is None or cell.quantity.ratio:  # whose interval is not symmetric
         return shown(found.mean)
-    return f"{shown(found.mean)} ± {shown(found.high - found.mean)}"
+    mean, half = shown(found.mean), found.high - found.mean
+    return f"{mean} ± {half:.3f}" if mean == f"{found.mean:.3f}" else f"{mean} ± {shown(half)}"
 
 
 def _setting(value: Any) -> str:

@@ -94,7 +94,9 @@ MODULES = (
     ),
     Curve(
         "learning-step", "Normalised learning steps",
-        "H of each module (eq. 7; Figure 2), where balance.modules.theory has it measured.", STEP, "H",
+        "H of each module (eq. 7; Figure 2), where balance.modules.theory has it measured, each seed's mean over "
+        f"{SMOOTHED} measurements.",
+        STEP, "H",
     ),
     Curve(
         "gradient", "Normalised gradients",

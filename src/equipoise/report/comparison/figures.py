@@ -31,7 +31,7 @@ def curves(found: Curves, methods: Sequence[str]) -> go.Figure:
     for row, (title, by_method) in enumerate(found, start=1):
         for place, method in enumerate(methods[:MOST]):
             if method in by_method:
-                _add(figure, row, by_method[method], method, place)
+                _add(figure, row, by_method[method], method, place, 0.16 if len(by_method) < 5 else 0.1)
         figure.update_yaxes(title_text=short(title, TITLE), row=row, col=1)
     return figure
 
@@ -103,14 +103,14 @@ def quantities(summary: Summary, methods: Sequence[str], shown: Sequence[Quantit
     return still(figure)
 
 
-def _add(figure: go.Figure, row: int, one: Band, method: str, place: int) -> None:
+def _add(figure: go.Figure, row: int, one: Band, method: str, place: int, opacity: float) -> None:
     steps = [int(step) for step in one.steps]
     shared: dict[str, Any] = {"legendgroup": f"method {place}", "meta": {"colour": place, "run": place}}
     if one.seeds > 1:
         figure.add_trace(
             go.Scatter(
                 x=[*steps, *reversed(steps)], y=[*_rounded(one.high), *reversed(_rounded(one.low))],
-                fill="toself", fillcolor=colour(place), opacity=0.16, mode="lines",
+                fill="toself", fillcolor=colour(place), opacity=opacity, mode="lines",
                 line={"color": colour(place), "width": 0}, hoverinfo="skip", showlegend=False,
                 name=short(f"{method}, lowest to highest seed", LEGEND), **shared,
             ),

@@ -28,7 +28,7 @@ GRADIENT, RATE, STEP, TASK_LOSS, TASK_WEIGHT = (
 DRAWN = (KAPPA, LOSS, VALIDATION, GRADIENT, RATE, STEP, TASK_LOSS, TASK_WEIGHT)
 """The keys of the log, or their beginnings, of which curves are drawn."""
 LOGARITHMIC = (KAPPA, GRADIENT, RATE, STEP, TASK_LOSS)
-NOISY = (LOSS, GRADIENT, TASK_LOSS)
+NOISY = (LOSS, GRADIENT, STEP, TASK_LOSS)
 """Those of which each seed's trailing mean is drawn."""
 
 
