@@ -187,13 +187,16 @@ def test_two_at_once_are_refused(recipe_file, tmp_path):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (["a: train.epochs=5"], r"^methods constant and a are the same: their recipes do not differ$"),
+        (
+            ["a: balance.modules.schedule=constant"],
+            r"^methods constant and a are the same: their recipes do not differ$",
+        ),
         (["a: tasks.name.max_test=2"], r"^method a: tasks\.name\.max_test is 2 and None in constant; all methods must"),
         (
             ["a: tasks.name.metric=rouge_l"],
             r"^method a: tasks\.name\.metric is 'rouge_l' and 'exact_match' in constant",
         ),
-        (["a: train.learning_rate={llm: 1}"], r"^train\.learning_rate: module projector is missing"),
+        (["a: 'train.learning_rate={llm: 1}'"], r"^train\.learning_rate: module projector is missing"),
     ],
     ids=["same", "test", "metric", "module"],
 )

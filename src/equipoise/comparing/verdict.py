@@ -50,7 +50,8 @@ def caveat(summary: Summary) -> str:
 
 def shown(value: float) -> str:
     """A number with three decimals, or three digits where it is large or small."""
-    return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+    text = f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+    return text.replace("-", "−", 1) if value < 0 else text
 
 
 def probability(p: float | None) -> str:
@@ -99,7 +100,7 @@ def _against(cell: Cell) -> str:
 
 def signed(value: float) -> str:
     """A difference, with its sign."""
-    return f"+{shown(value)}" if value > 0 else shown(value).replace("-", "−", 1)
+    return f"+{shown(value)}" if value > 0 else shown(value)
 
 
 def _significant(cell: Cell) -> bool:
