@@ -1,4 +1,4 @@
-"""What `equipoise report` is pointed at: run directories, or one balance."""
+"""What `equipoise report` is pointed at: run directories, or one balance, or one comparison."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 from equipoise.errors import RunError
 from equipoise.report.balance.page import build_balance_report
 from equipoise.report.balance.view import is_balance
+from equipoise.report.comparison.page import build_comparison_report
+from equipoise.report.comparison.view import is_comparison
 from equipoise.report.page import build_report
 from equipoise.training.run_directory import RunDirectory
 
-ALLOWED = "allowed are run directories, or one folder that `equipoise balance --out` made"
+ALLOWED = "allowed are run directories, or one folder that `equipoise balance --out` or `compare --out` made"
 
 
 def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
-    """Write the report of one or several runs, or of a balance.
+    """Write the report of one or several runs, of a balance, or of a comparison.
 
     Args:
         folders: in the order in which they are shown.
@@ -25,9 +27,13 @@ def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
         The file.
 
     Raises:
-        RunError: a folder is neither, or a balance is not alone.
+        RunError: a folder is none of these, or a balance or comparison is not alone.
     """
+    if len(folders) == 1 and is_comparison(folders[0]):
+        return build_comparison_report(folders[0], target)
     for folder in folders:
+        if is_comparison(folder):
+            raise RunError(f"{folder} is a comparison and has a report of its own; {ALLOWED}")
         if not (is_balance(folder) or RunDirectory(folder).recipe_file.is_file()):
             raise RunError(f"{folder} has no recipe.yaml, no balance.json and no nodes; {ALLOWED}")
     balances = [folder for folder in folders if is_balance(folder)]
