@@ -9,7 +9,7 @@ from equipoise.report import tables
 from equipoise.report.charts import CHARTS, Chart
 from equipoise.report.markup import decimal, safe, swatch, tag
 from equipoise.report.palette import LIGHT
-from equipoise.report.skeleton import NO_SCRIPT, Plot, Section, legend, missing, write_page
+from equipoise.report.skeleton import NO_SCRIPT, Page, Plot, Section, legend, missing, write_page
 from equipoise.report.task_charts import task_section
 from equipoise.report.verdict import BALANCED, UNKNOWN
 from equipoise.report.view import RunView, view_all
@@ -27,6 +27,15 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
 
     Returns:
         `target`.
+
+    Raises:
+        RunError: there is no run.
+    """
+    return write_page(target, report_page(runs))
+
+
+def report_page(runs: Sequence[RunDirectory]) -> Page:
+    """The same, not yet written.
 
     Raises:
         RunError: there is no run.
@@ -52,7 +61,7 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
     count = "One run" if len(views) == 1 else f"{len(views)} runs"
     drawn = [*(plot for name, plot in plots.items() if name != CHARTS[-1].identifier), *of_tasks]
     drawn += [plots[name] for name in (CHARTS[-1].identifier,) if name in plots]
-    return write_page(target, "Balance report", names, f"{count}: {names}.", sections, drawn)
+    return Page("Balance report", names, f"{count}: {names}.", sections, drawn)
 
 
 def _verdict(view: RunView, index: int, views: Sequence[RunView]) -> str:

@@ -100,41 +100,64 @@ class Plot:
         return f"<figure>{tag('h3', self.heading)}{plot}{tag('figcaption', self.caption)}</figure>\n"
 
 
-def write_page(
-    target: Path, heading: str, names: str, subtitle: str, sections: Sequence[Section], plots: Sequence[Plot]
-) -> Path:
-    """Write a page whole or not at all; the same arguments give the same bytes.
+@dataclass(frozen=True)
+class Page:
+    """A whole page, not yet written down.
 
-    Args:
-        target: the file.
-        heading, names: of the page; its title is both.
+    Attributes:
+        heading, names: its title is both.
         subtitle: a sentence.
         sections: in order. Their bodies hold the markup of every plot.
         plots: in order.
+    """
+
+    heading: str
+    names: str
+    subtitle: str
+    sections: Sequence[Section]
+    plots: Sequence[Plot]
+
+    @property
+    def title(self) -> str:
+        """What the window is called."""
+        return f"{self.heading}: {self.names}"
+
+    def body(self) -> str:
+        """The markup of its sections."""
+        return "".join(
+            f'{part.before}<section aria-labelledby="{part.identifier}">'
+            f'<h2 id="{part.identifier}">{safe(part.heading)}</h2>\n{part.body}\n</section>\n'
+            for part in self.sections
+        )
+
+    def charts(self) -> str:
+        """Its figures as JSON that can stand inside a script element: without a `<`, no end tag can occur in it."""
+        found = [{"id": plot.identifier, **json.loads(plot.figure.to_json() or "{}")} for plot in self.plots]
+        return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
+
+    def text(self) -> str:
+        """The file's content; the same page gives the same text."""
+        return _PAGE.substitute(
+            series=len(LIGHT),
+            generator=safe(_generator()),
+            title=safe(self.title),
+            heading=safe(self.heading),
+            subtitle=safe(f"{self.subtitle} Written by {_generator()}."),
+            css=CSS,
+            sections=self.body(),
+            charts=self.charts(),
+            plotly=get_plotlyjs(),
+            script=JAVASCRIPT,
+        )
+
+
+def write_page(target: Path, page: Page) -> Path:
+    """Write a page whole or not at all.
 
     Returns:
         `target`.
     """
-    parts = (
-        f'{part.before}<section aria-labelledby="{part.identifier}">'
-        f'<h2 id="{part.identifier}">{safe(part.heading)}</h2>\n{part.body}\n</section>\n'
-        for part in sections
-    )
-    write_atomically(
-        target,
-        _PAGE.substitute(
-            series=len(LIGHT),
-            generator=safe(_generator()),
-            title=safe(f"{heading}: {names}"),
-            heading=safe(heading),
-            subtitle=safe(f"{subtitle} Written by {_generator()}."),
-            css=CSS,
-            sections="".join(parts),
-            charts=_specifications(plots),
-            plotly=get_plotlyjs(),
-            script=JAVASCRIPT,
-        ),
-    )
+    write_atomically(target, page.text())
     return target
 
 
@@ -153,12 +176,6 @@ def legend(labels: Sequence[str]) -> str:
 def missing(words: str) -> str:
     """A line in the place of what cannot be shown."""
     return tag("p", words, class_="missing")
-
-
-def _specifications(plots: Sequence[Plot]) -> str:
-    """The figures as JSON that can stand inside a script element: without a `<`, no end tag can occur in it."""
-    found = [{"id": plot.identifier, **json.loads(plot.figure.to_json() or "{}")} for plot in plots]
-    return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _generator() -> str:
