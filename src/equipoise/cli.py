@@ -153,17 +153,60 @@ def balance(
 
 @app.command()
 def diagnose(
-    recipe: RecipeFile, overrides: Overrides = None, out: Out = None, resume: Resume = False, seed: Seed = None
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE|RUN|BALANCE",
+            help="A recipe file, to be measured now; or a folder: a run, also one that goes on or has no recipe "
+            "(attach()), or a balance.",
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="A line whenever the diagnosis of a run changes, until the run is done.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON; with --follow, a line a change.")] = False,
 ) -> None:
-    """Measure a recipe's balance without acting on it, and name the dilemma: oscillating, biased or balanced."""
+    """Name a run's dilemma, oscillating, biased or balanced, and the tasks that starve; say what to do, with numbers.
+
+    A recipe is trained without acting on what is measured; a folder is only read.
+    """
+    from equipoise.watching import terminal
+
+    if follow or recipe.is_dir():
+        for option, given in (("--out", out), ("--resume", resume), ("--seed", seed), ("KEY=VALUE", overrides)):
+            if given:
+                raise RecipeError(f"diagnose: {option} is for a recipe, which is trained; {recipe} is read as a run")
+        terminal.diagnose_folder(recipe, console, follow, as_json)
+        return
     forced = ["balance.modules.schedule=constant", "balance.modules.measure=true"]
     settings = _recipe(recipe, [*(overrides or []), *forced], seed)
-    from equipoise.report import diagnose as name_dilemma
     from equipoise.training.run import train as train_run
 
-    run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", console, resume=resume)
-    verdict = name_dilemma(run.metrics())
-    console.print(f"{verdict.name}: {verdict.advice}", highlight=False)
+    beside = Console(markup=False, stderr=True) if as_json else console
+    run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", beside, resume=resume)
+    terminal.diagnose_run(run.path, recipe, overrides or [], console, as_json)
+
+
+@app.command()
+def watch(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...|BALANCE", help="Run directories, or one balance; they need not exist yet."),
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    open_: Annotated[bool, typer.Option("--open", help="Also open the page in a browser.")] = False,
+) -> None:
+    """Serve the report of runs that go on, on a page that updates itself. Ctrl-C ends it."""
+    from equipoise.watching.serve import serve
+
+    serve(folders, host, port, console, open_)
 
 
 @app.command()

@@ -39,8 +39,10 @@ def page_on(folders: Sequence[Path]) -> Page:
         RunError: a folder is neither, or a balance is not alone.
     """
     for folder in folders:
-        if not (is_balance(folder) or RunDirectory(folder).recipe_file.is_file()):
-            raise RunError(f"{folder} has no recipe.yaml, no balance.json and no nodes; {ALLOWED}")
+        run = RunDirectory(folder)
+        # A Trainer given to attach() leaves a log without a recipe.
+        if not (is_balance(folder) or run.recipe_file.is_file() or run.metrics_file.is_file()):
+            raise RunError(f"{folder} has no recipe.yaml, no metrics.jsonl, no balance.json and no nodes; {ALLOWED}")
     balances = [folder for folder in folders if is_balance(folder)]
     if not balances:
         if not folders:

@@ -29,7 +29,7 @@ _PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'">
+script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'$connect">
 <meta name="generator" content="$generator">
 <title>$title</title>
 <style>$css</style>
@@ -38,11 +38,11 @@ script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'n
 <header>
 <h1>$heading</h1>
 <p>$subtitle</p>
-</header>
+$above</header>
 <main>
 $sections</main>
 <script type="application/json" id="charts">$charts</script>
-<script>$plotly</script>
+$before<script>$plotly</script>
 <script>$script</script>
 </body>
 </html>
@@ -101,6 +101,21 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Live:
+    """What a served page has besides.
+
+    Attributes:
+        above: markup under the heading.
+        data: a script element that holds JSON.
+        script: run before the figures are drawn.
+    """
+
+    above: str
+    data: str
+    script: str
+
+
+@dataclass(frozen=True)
 class Page:
     """A whole page, not yet written down.
 
@@ -122,6 +137,11 @@ class Page:
         """What the window is called."""
         return f"{self.heading}: {self.names}"
 
+    @property
+    def whole_subtitle(self) -> str:
+        """What stands under its heading."""
+        return f"{self.subtitle} Written by {_generator()}."
+
     def body(self) -> str:
         """The markup of its sections."""
         return "".join(
@@ -135,14 +155,21 @@ class Page:
         found = [{"id": plot.identifier, **json.loads(plot.figure.to_json() or "{}")} for plot in self.plots]
         return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
 
-    def text(self) -> str:
-        """The file's content; the same page gives the same text."""
+    def text(self, live: Live | None = None) -> str:
+        """The file's content; the same page gives the same text.
+
+        Args:
+            live: what a page has that is served while its run goes on; a file has nothing of it.
+        """
         return _PAGE.substitute(
+            connect="; connect-src 'self'" if live else "",
+            above=live.above if live else "",
+            before=f"{live.data}<script>{live.script}</script>\n" if live else "",
             series=len(LIGHT),
             generator=safe(_generator()),
             title=safe(self.title),
             heading=safe(self.heading),
-            subtitle=safe(f"{self.subtitle} Written by {_generator()}."),
+            subtitle=safe(self.whole_subtitle),
             css=CSS,
             sections=self.body(),
             charts=self.charts(),
