@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 Signature = tuple[tuple[str, int, int, int], ...]
-"""Path, number, size and time of last change (ns) of each file."""
+"""Path, number, size and time of last change (ns) of each file; folders that exist have zeros."""
 
 NODES, PREDICTIONS = "nodes", "predictions"
 OURS = ("report.html",)
@@ -19,7 +19,7 @@ OURS = ("report.html",)
 
 def signature(folders: Sequence[Path]) -> Signature:
     """What the files of run directories and balances look like from outside; folders may not exist."""
-    found = []
+    found = [(str(folder), 0, 0, 0) for folder in folders if folder.is_dir()]
     for folder in folders:
         for file in _files(folder):
             try:

@@ -122,7 +122,7 @@ def build(folders: Sequence[Path], found: Signature) -> Snapshot:
     else:
         page = page_on(folders)
     state = FINISHED if all(map(is_finished, folders)) else RUNNING
-    return snapshot_of(page, state, "; ".join(map(progress, folders)), newest(found))
+    return snapshot_of(page, state, _progress(folders), newest(found))
 
 
 def snapshot_of(page: Page, state: str, words: str, written: float | None) -> Snapshot:
@@ -156,13 +156,18 @@ def is_finished(folder: Path) -> bool:
     return RunDirectory(folder).done
 
 
-def progress(folder: Path) -> str:
-    """How far it is, in words."""
-    name = folder.resolve().name
-    if is_balance(folder):
-        nodes = [path for path in (folder / "nodes").glob("*") if path.is_dir()]
-        return f"{name}: {sum(RunDirectory(node).done for node in nodes)} of {len(nodes)} runs begun are trained"
-    return f"{name}: step {_last_step(RunDirectory(folder).metrics_file)}"
+def _progress(folders: Sequence[Path]) -> str:
+    """How far they are, in words."""
+    parts = []
+    for folder in folders:
+        name = f"{folder.resolve().name}: " if len(folders) > 1 else ""
+        if is_balance(folder):
+            nodes = [path for path in (folder / "nodes").glob("*") if path.is_dir()]
+            done = sum(RunDirectory(node).done for node in nodes)
+            parts.append(f"{name}{done} of {len(nodes)} runs begun are trained")
+        else:
+            parts.append(f"{name}step {_last_step(RunDirectory(folder).metrics_file)}")
+    return "; ".join(parts)
 
 
 def _last_step(file: Path) -> str:
