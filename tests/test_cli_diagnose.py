@@ -9,9 +9,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from _commands import Run, runner
 
+from _commands import Run, runner
 from equipoise.recipe_reading import load_recipe
+from equipoise.tasks.plan import FINAL
 from report._synthetic_runs import around, log_lines, write_run
 from report.test_remedy import TASKS, with_tasks
 
@@ -86,7 +87,7 @@ def test_a_balanced_run_has_nothing_to_do(diagnose, tmp_path):
 
 def test_a_balance_says_who_helps_and_its_weights(diagnose, tmp_path):
     folder = tmp_path / "balance"
-    write_run(folder / "nodes" / "final-00", log_lines({"llm": NINE}))
+    write_run(folder / "nodes" / f"{FINAL}-00", log_lines({"llm": NINE}))
     found = {
         "tasks": ["a", "b"], "contributions": [[1.0, 0.5], [-0.25, 1.0]], "one2all": {"a": 0.5, "b": -0.25},
         "all2one": {"a": -0.25, "b": 0.5}, "difficulty": {"a": 0.3, "b": 0.1},

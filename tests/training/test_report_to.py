@@ -53,10 +53,8 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def at_step(found: EventAccumulator, step: int) -> dict[str, float]:
-    values = {}
-    for tag in found.Tags()["scalars"]:
-        values |= {tag: event.value for event in found.Scalars(tag) if event.step == step}
-    return values
+    scalars = {tag: found.Scalars(tag) for tag in found.Tags()["scalars"]}
+    return {tag: event.value for tag, events in scalars.items() for event in events if event.step == step}
 
 
 def test_tensorboard_of_a_recipe(run: Callable[..., RunDirectory]) -> None:

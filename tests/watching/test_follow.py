@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_writer_process_is_followed_to_its_end(tmp_path):
     assert (last.finished, last.steps) == (True, 200)
     assert said[-1] == last.sentence() == "biased toward the LLM"
     assert said[0] in ("not enough measurements", "balanced")
-    assert all(one != other for one, other in zip(said, said[1:], strict=False))
+    assert all(one != other for one, other in pairwise(said))
 
 
 def test_what_is_written_before_the_end_is_read(tmp_path):

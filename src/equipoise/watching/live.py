@@ -128,9 +128,9 @@ def build(folders: Sequence[Path], found: Signature) -> Snapshot:
 def snapshot_of(page: Page, state: str, words: str, written: float | None) -> Snapshot:
     """A page as a state."""
     content = {
-        "title": page.title,
+        "title": printable(page.title),
         "heading": page.heading,
-        "subtitle": page.whole_subtitle,
+        "subtitle": printable(page.whole_subtitle),
         "main": f"\n{page.body()}",
         "state": state,
         "progress": words,

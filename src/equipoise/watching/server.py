@@ -123,13 +123,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, found.update, "application/json", extra)
 
     def _refuse(self) -> None:
-        self.close_connection = True  # whatever it sends after its head stays unread
         self._send(405, "GET alone is answered\n", "text/plain", {"Allow": "GET"})
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _refuse
 
     def _send(self, status: int, text: str | None, kind: str | None, extra: dict[str, str] | None = None) -> None:
         body = (text or "").encode()
+        self.close_connection = True  # one question each few seconds: an open connection would hold a thread
         self.send_response(status)
         if kind is not None:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -145,8 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         for name, value in headers.items():
             self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
+        self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
