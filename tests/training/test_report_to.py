@@ -132,7 +132,7 @@ def assert_logged(logged: list[dict[str, Any]], folder: Path) -> None:
 def test_wandb_is_handed_the_same(
     make_attached: Callable[[str], Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = SimpleNamespace(_label=lambda **_: None, id="0", name="0", url="")
+    run = SimpleNamespace(_label=lambda **_: None, summary={})
     logged = stand_in(monkeypatch, "wandb", run=run, define_metric=lambda *_, **__: None)
     for name in ("wandb.sdk", "wandb.sdk.lib", "wandb.sdk.lib.config_util"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
