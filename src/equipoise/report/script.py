@@ -1,5 +1,7 @@
 """The report's own script: draws the figures in the reader's colours and switches runs on and off in all of them.
 
+What belongs to one run elsewhere in the page says so by `data-run` and goes with it.
+
 The page works without it but for the figures. A trace's `meta` says how it is painted: `colour`, the number of a
 series, or a list of them for bars; `paint`, a colour of the style sheet by name; `scale: diverging`, from harm's colour
 over the panel's to help's. Its `run` hides it. `charts` is a JSON list inside the page, `Plotly`
@@ -8,7 +10,9 @@ the inlined library; nothing is fetched, and plotly's button that would send a f
 
 from __future__ import annotations
 
-JAVASCRIPT = """
+from equipoise.report.browse_script import BROWSE
+
+FIGURES = """
 (() => {
   const charts = JSON.parse(document.getElementById('charts').textContent);
   const root = document.documentElement;
@@ -64,7 +68,10 @@ JAVASCRIPT = """
   addEventListener('afterprint', () => { root.classList.remove('on-paper'); drawAll(); });
   document.querySelectorAll('.legend input').forEach(box => box.addEventListener('change', () => {
     hidden[box.checked ? 'delete' : 'add'](Number(box.value));
+    document.querySelectorAll(`[data-run="${box.value}"]`).forEach(part => { part.hidden = !box.checked; });
     drawAll();
   }));
 })();
 """
+
+JAVASCRIPT = BROWSE + FIGURES
