@@ -11,7 +11,9 @@ run goes on hands new charts over by the event `equipoise:charts` (`equipoise.wa
 
 from __future__ import annotations
 
-JAVASCRIPT = """
+from equipoise.report.browse_script import BROWSE
+
+FIGURES = """
 (() => {
   let charts = JSON.parse(document.getElementById('charts').textContent);
   const root = document.documentElement;
@@ -76,3 +78,5 @@ JAVASCRIPT = """
   document.addEventListener('equipoise:charts', event => { charts = event.detail; toggle(); });
 })();
 """
+
+JAVASCRIPT = BROWSE + FIGURES

@@ -29,7 +29,7 @@ _PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'$connect">
+script-src 'unsafe-inline'; img-src data: blob:; media-src data:; form-action 'none'; base-uri 'none'$connect">
 <meta name="generator" content="$generator">
 <title>$title</title>
 <style>$css</style>

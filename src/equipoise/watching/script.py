@@ -8,6 +8,8 @@ server's new and the page's own, the difference of the first two is applied to t
 
 from __future__ import annotations
 
+from equipoise.report.browse_script import BROWSE
+
 SECONDS, SECONDS_WHEN_FINISHED = 3, 30
 """Between two questions."""
 
@@ -51,6 +53,7 @@ SCRIPT = """
     if (old.isEqualNode(fresh)) return;
     const whole = node => node.querySelector && node.querySelector(':scope > .controls');
     if (old.nodeName !== fresh.nodeName || old.id !== fresh.id || whole(old) || whole(fresh)) {
+      if (whole(fresh)) again.push(asked(live));
       purge(live);
       live.replaceWith(fresh);
       return;
@@ -89,6 +92,24 @@ SCRIPT = """
     pairs.forEach(pair => { purge(pair.live); pair.live.remove(); });
   }
 
+  // Predictions are sorted and searched by a script of their own, which begins anew where they changed.
+  const again = [];
+  function asked(part) {
+    const [find, task, order] = ['input', 'select', '[aria-pressed=true]'].map(name => part.querySelector(name));
+    return {find: find && find.value, task: task && task.value, order: order && order.dataset.order,
+            focus: Boolean(find) && document.activeElement === find};
+  }
+  function browse(was) {
+    BROWSE
+    const controls = document.querySelector('.controls');
+    const [find, task] = ['input', 'select'].map(name => controls.querySelector(name));
+    const order = controls.querySelector(`[data-order="${was.order || 'worst'}"]`);
+    if (was.find) find.value = was.find;
+    if (task && was.task) task.value = was.task;
+    if (order) order.click();  // shows all of it
+    if (was.focus) find.focus();
+  }
+
   // The server fits axes to what there is; an axis that the reader zoomed keeps his range.
   function keepZoom(chart) {
     const drawn = (document.getElementById(chart.id) || {}).layout;
@@ -114,9 +135,9 @@ SCRIPT = """
     document.querySelector('header p').textContent = update.subtitle;
     morph(main, before, fresh.cloneNode(true));
     before = fresh;
+    again.splice(0).forEach(browse);
     charts = update.charts;
     charts.forEach(keepZoom);
-    document.dispatchEvent(new CustomEvent('equipoise:sections', {detail: main}));
     document.dispatchEvent(new CustomEvent('equipoise:charts', {detail: charts}));
     known = {etag: update.etag, state: update.state, progress: update.progress};
   }
@@ -155,4 +176,6 @@ SCRIPT = """
   timer = setTimeout(ask, often);
   document.addEventListener('visibilitychange', () => { if (!document.hidden) ask(); });
 })();
-""".replace("SECONDS", str(SECONDS)).replace("FINISHED", str(SECONDS_WHEN_FINISHED))
+"""
+for _name, _value in {"SECONDS": SECONDS, "FINISHED": SECONDS_WHEN_FINISHED, "BROWSE": BROWSE}.items():
+    SCRIPT = SCRIPT.replace(_name, str(_value).strip())
