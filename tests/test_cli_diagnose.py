@@ -14,7 +14,7 @@ from _commands import Run, runner
 from equipoise.recipe_reading import load_recipe
 from equipoise.tasks.plan import FINAL
 from report._synthetic_runs import around, log_lines, write_run
-from report.test_remedy import TASKS, with_tasks
+from report._task_lines import TASKS, with_tasks
 
 NINE = [math.log(9.0)] * 40
 

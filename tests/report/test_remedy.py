@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import yaml
 from _synthetic_runs import BASE_RATE, around, log_lines, write_run
+from _task_lines import TASKS, with_tasks
 
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
@@ -20,18 +20,6 @@ from equipoise.training.run_directory import RunDirectory
 
 def view(tmp_path, lines: list[dict[str, Any]], name: str = "run", **how: Any) -> RunView:
     return view_one(write_run(tmp_path / name, lines, **how), name)
-
-
-def with_tasks(
-    lines: list[dict[str, Any]], tasks: Mapping[str, tuple[float, float, int, float]]
-) -> list[dict[str, Any]]:
-    """The log with tasks: first loss, last loss, tokens a step and weight of each."""
-    steps = [line for line in lines if "loss" in line]
-    for place, line in enumerate(steps):
-        for task, (first, last, tokens, weight) in tasks.items():
-            loss = first * (last / first) ** (place / (len(steps) - 1))
-            line |= {f"task_loss/{task}": loss, f"task_tokens/{task}": tokens, f"task_weight/{task}": weight}
-    return lines
 
 
 def taken_by_a_recipe(tmp_path, overrides) -> Recipe:
@@ -103,9 +91,6 @@ def test_base_rates_from_a_log_alone(tmp_path):
     found = base_rates(view_one(run, "run"))
     assert found["llm"] == pytest.approx(3.2e-4)
     assert 0.5e-4 < found["projector"] <= BASE_RATE
-
-
-TASKS = {"vqa": (2.0, 0.4, 90, 1.0), "captions": (3.0, 0.9, 110, 1.0), "chat": (2.5, 2.45, 20, 1.0)}
 
 
 def test_a_starving_task_gets_a_weight_with_which_it_counts_like_the_others(tmp_path):

@@ -20,15 +20,23 @@ from report._synthetic_runs import around, log_lines, write_run
 REQUIRED = os.environ.get("EQUIPOISE_REQUIRE_BROWSER") == "1"
 
 
+@pytest.fixture
+def browser(chromium: Any) -> Any:
+    """On an empty page, without messages of the one before."""
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    return chromium
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     """Skipped without a browser, unless one is required."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not REQUIRED and not (chromium and driver):
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not REQUIRED and not (binary and driver):
         pytest.skip("no chromium and chromedriver")
     webdriver = importlib.import_module("selenium.webdriver") if REQUIRED else pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium or "chromium"
+    options.binary_location = binary or "chromium"
     for argument in (
         "--headless",
         "--no-sandbox",
@@ -142,4 +150,44 @@ def test_a_run_that_does_not_exist_becomes_a_report_without_a_reload(browser, tm
         assert browser.get_log("browser") == []
     browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
     until(browser, "return document.querySelector('#live b').textContent === 'No longer live'")
-    browser.get("about:blank")
+
+
+def predict(run: RunDirectory, count: int) -> None:
+    rows = [
+        {"id": f"q{i}", "prompt": f"how many {i}?", "prediction": str(i), "references": ["1"], "score": float(i == 1)}
+        for i in range(count)
+    ]
+    run.predictions.mkdir(exist_ok=True)
+    (run.predictions / "vqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_predictions_that_arrive_can_be_searched_and_the_search_stays(browser, tmp_path):
+    run = write_run(tmp_path / "run", log_lines({"llm": around(0.0, 0.3, 20)}))
+    shown = "return [...document.querySelectorAll('.cards > li')].filter(card => !card.hidden).length"
+    news = "document.dispatchEvent(new Event('visibilitychange'))"
+    with served([run.path]) as server:
+        browser.get(server.url)
+        until(browser, DRAWN)
+        assert browser.execute_script(shown) == 0
+        predict(run, 4)
+        browser.execute_script(news)
+        until(browser, shown)
+        assert browser.execute_script(shown) == 4
+        browser.execute_script("""
+          const find = document.querySelector('.controls input');
+          find.focus();
+          find.value = 'many 1';
+          find.dispatchEvent(new Event('input'));
+          document.querySelector('[data-order=best]').click();
+        """)
+        assert browser.execute_script(shown) == 1
+        predict(run, 12)
+        browser.execute_script(news)
+        until(browser, shown + " === 3")  # 1, 10 and 11
+        found = browser.execute_script("""return [
+          document.querySelector('.controls input').value,
+          document.querySelector('[data-order=best]').getAttribute('aria-pressed'),
+          document.querySelector('.cards > li:not([hidden]) h4').textContent,
+          document.activeElement === document.querySelector('.controls input')];""")
+        assert found[:3] == ["many 1", "true", "q1"]
+        assert browser.get_log("browser") == []
