@@ -143,3 +143,10 @@ def test_a_folder_that_is_no_run(diagnose, tmp_path):
     status, _, errors = diagnose(tmp_path)
     assert status == 2
     assert f"{tmp_path} has no metrics.jsonl and no recipe.yaml; allowed are a recipe, a run, or a balance" in errors
+
+
+def test_a_comparison_points_to_its_runs(diagnose, tmp_path):
+    (tmp_path / "comparison.json").write_text("{}", encoding="utf-8")
+    status, _, errors = diagnose(tmp_path)
+    assert status == 2
+    assert f"is a comparison, see `equipoise report`; diagnose a folder of {tmp_path / 'nodes'}" in errors

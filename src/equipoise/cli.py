@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from equipoise.cli_compare import compare
 from equipoise.errors import DataError, EquipoiseError, RecipeError
+from equipoise.options import Cpus, Gpus, OnRay, Overrides, RecipeFile, Slots, console, place_of, recipe_of
 from equipoise.quiet import quieten
-from equipoise.recipe import SCHEDULES, Recipe
+from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
 
 app = typer.Typer(
@@ -27,7 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(markup=False)  # names come from files; none of them is a style
 
 
 class _ShowByDefault(TyperGroup):
@@ -46,8 +47,6 @@ convert = typer.Typer(help="Turn released checkpoints into folders that recipes 
 app.add_typer(data, name="data")
 app.add_typer(convert, name="convert")
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
 Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
@@ -80,7 +79,7 @@ def train(
     recipe: RecipeFile, overrides: Overrides = None, out: Out = None, resume: Resume = False, seed: Seed = None
 ) -> None:
     """Tune one model by a recipe."""
-    settings = _recipe(recipe, overrides, seed)
+    settings = recipe_of(recipe, overrides, seed)
     from equipoise.training.run import train as train_run
 
     run = train_run(settings, out or Path("runs") / recipe.stem, console, resume=resume)
@@ -122,33 +121,28 @@ def balance(
         Literal["error", "zero"] | None, typer.Option(help="Over the recipe's balance.cotbal.on_degenerate.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost; train nothing.")] = False,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once on this machine; by default one for each CUDA device.")
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, or HOST:PORT of its head.")
-    ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="With --ray: CPUs of each run.")] = 1,
-    gpus: Annotated[
-        float | None, typer.Option(min=0, help="With --ray: GPUs of each run; by default 1 where the cluster has any.")
-    ] = None,
+    slots: Slots = None,
+    ray: OnRay = None,
+    cpus: Cpus = 1,
+    gpus: Gpus = None,
 ) -> None:
     """Find the tasks' weights by CoTBal and train with them. The same command goes on with what was stopped."""
     forced = [f"balance.cotbal.on_degenerate={on_degenerate}"] if on_degenerate is not None else []
-    settings = _recipe(recipe, [*(overrides or []), *forced], seed)
-    if ray is not None and slots is not None:
-        raise RecipeError("--slots is for this machine and --ray for a cluster; give one of them")
-    from equipoise.balancing.places import Where
+    settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
+    place = place_of(slots, ray, cpus, gpus)
     from equipoise.balancing.run import balance as balance_recipe
 
     folder = out or Path("runs") / f"{recipe.stem}-balance"
     names = compare.split(",") if compare is not None else []
-    made = balance_recipe(settings, folder, console, names, ablations, dry_run, Where(slots, ray, cpus, gpus))
+    made = balance_recipe(settings, folder, console, names, ablations, dry_run, place)
     if made.final is not None:
         from equipoise.report import build_balance_report
 
         console.print(f"weights: {made.balance_file}\nscores: {made.results_file}", highlight=False)
         console.print(f"tuned model: {made.final.model}\nreport: {build_balance_report(folder)}", highlight=False)
+
+
+app.command()(compare)
 
 
 @app.command()
@@ -183,7 +177,7 @@ def diagnose(
         terminal.diagnose_folder(recipe, console, follow, as_json)
         return
     forced = ["balance.modules.schedule=constant", "balance.modules.measure=true"]
-    settings = _recipe(recipe, [*(overrides or []), *forced], seed)
+    settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
     from equipoise.training.run import train as train_run
 
     beside = Console(markup=False, stderr=True) if as_json else console
@@ -195,7 +189,10 @@ def diagnose(
 def watch(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...|BALANCE", help="Run directories, or one balance; they need not exist yet."),
+        typer.Argument(
+            metavar="RUN...|FOLDER",
+            help="Run directories, or one folder of `balance` or `compare`; none need exist yet.",
+        ),
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
     host: Annotated[
@@ -212,11 +209,14 @@ def watch(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...|BALANCE", help="Run directories, or one folder of `balance --out`.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...|FOLDER", help="Run directories, or one folder of `balance --out` or `compare --out`."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the first folder.")] = None,
 ) -> None:
-    """Draw one self-contained HTML file of runs, side by side, or of what `balance` found."""
+    """Draw one self-contained HTML file of runs, side by side, or of what `balance` or `compare` found."""
     from equipoise.report import report_on
 
     console.print(f"report: {report_on(folders, out)}", highlight=False)
@@ -313,7 +313,7 @@ def bench(
 @data.command("show")
 def data_show(recipe: RecipeFile, overrides: Overrides = None, seed: Seed = None) -> None:
     """Read every task; print counts, token lengths, what cannot be read, and a sample of each."""
-    settings = _recipe(recipe, overrides, seed)
+    settings = recipe_of(recipe, overrides, seed)
     from equipoise.data.inspect import inspect_data, print_data
     from equipoise.models import loading
 
@@ -382,10 +382,6 @@ def _print_json(result: dict[str, Any]) -> None:
     except ValueError:
         raise DataError("the scores lie so far apart that a result of theirs is not finite") from None
     print(text)
-
-
-def _recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Recipe:
-    return load_recipe(path, [*(overrides or []), *([f"train.seed={seed}"] if seed is not None else [])])
 
 
 def main() -> None:

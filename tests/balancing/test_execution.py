@@ -114,5 +114,5 @@ def test_a_failure_ends_it_at_once(recipe, tmp_path):
 
 
 def test_work_is_the_same_after_a_journey(recipe, tmp_path):
-    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation", "test"))
+    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation", "test"), 5.0, validation_loss=True)
     assert Work.from_json(work.to_json()) == work

@@ -38,6 +38,7 @@ class Work:
         folder: its run directory.
         splits: what it is scored on.
         patience: seconds after which another process that has it and shows no life counts as stopped.
+        validation_loss: whether it is computed too.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Work:
     folder: Path
     splits: tuple[Split, ...]
     patience: float = PATIENCE
+    validation_loss: bool = False
 
     @property
     def log(self) -> Path:
@@ -53,19 +55,20 @@ class Work:
 
     def run(self, console: Console) -> None:
         """Train and score."""
-        run_node(self.name, self.recipe, self.folder, self.splits, console, self.patience)
+        run_node(self.name, self.recipe, self.folder, self.splits, console, self.patience, self.validation_loss)
 
     def to_json(self) -> str:
         """One line, from which another process makes the same work."""
         plain = {"name": self.name, "recipe": self.recipe.to_yaml(), "folder": str(self.folder), "splits": self.splits}
-        return json.dumps({**plain, "patience": self.patience})
+        return json.dumps({**plain, "patience": self.patience, "validation_loss": self.validation_loss})
 
     @classmethod
     def from_json(cls, text: str) -> Work:
         """The inverse of `to_json`."""
         plain = json.loads(text)
         recipe = parse_recipe(yaml.safe_load(plain["recipe"]), "its recipe")
-        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]), plain["patience"])
+        told = plain["patience"], plain["validation_loss"]
+        return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]), *told)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from equipoise.balancing.locks import turn
-from equipoise.data.tasks import PARTS, Notify, read_task
+from equipoise.data.tasks import PARTS, Notify, is_unanswered, read_task
 from equipoise.evaluation.evaluate import evaluate
 from equipoise.recipe import Recipe
 from equipoise.tasks.plan import Split
@@ -43,6 +43,20 @@ def read_data(recipe: Recipe, notify: Notify) -> Data:
             if samples is not None:
                 found[task.name][part] = (len(samples), _state(samples.store.folder))
     return found
+
+
+def facts_of(recipe: Recipe, data: Data) -> tuple[dict[str, int], list[str], list[str]]:
+    """What a plan must know about the data.
+
+    Returns:
+        Training samples by task; the tasks with a metric whose validation part has answers; those with a test part.
+    """
+    counts = {name: parts["train"][0] for name, parts in data.items() if "train" in parts}
+    scored = [task for task in recipe.tasks if task.metric is not None]
+    validated = [
+        task.name for task in scored if "validation" in data[task.name] and not is_unanswered(task, "validation")
+    ]
+    return counts, validated, [task.name for task in scored if "test" in data[task.name]]
 
 
 def node_folder(root: Path, name: str, recipe: Recipe, data: Data) -> Path:
@@ -79,6 +93,7 @@ def run_node(
     splits: Sequence[Split],
     console: Console,
     patience: float,
+    validation_loss: bool = False,
 ) -> None:
     """Train and score what has not been trained and scored.
 
@@ -89,6 +104,7 @@ def run_node(
         splits: to be scored on.
         console: for progress.
         patience: seconds after which another process that has this node and shows no life counts as stopped.
+        validation_loss: also compute it.
 
     Raises:
         Held: such a process has it.
@@ -109,7 +125,7 @@ def run_node(
                 began = time.monotonic()
                 found = run.scores()
                 if found is None or found["split"] != split:  # else killed just before it was kept
-                    found = evaluate(run, console, split, controls=False, validation_loss=False)
+                    found = evaluate(run, console, split, controls=False, validation_loss=validation_loss)
                     write_json(_seconds_file(folder, split), time.monotonic() - began)
                 # scores.json is replaced when another split is scored.
                 write_json(_scores_file(folder, split), found)

@@ -24,12 +24,19 @@ def results_of(recipe: Recipe, plan: Plan, tests: Mapping[str, Mapping[str, floa
     for node in plan.nodes:
         scores = tests.get(node.name, {})
         method = STL if node.name.startswith(f"{STL}@") else node.name
-        for task in recipe.tasks:
-            if task.name in scores:
-                test_set = f"{task.name} {task.metric}" if task.test_of else str(task.metric)
-                of_task = results.setdefault(method, {}).setdefault(task.test_of or task.name, {})
-                of_task[test_set] = scores[task.name]
+        for task, sets in by_test_set(recipe, scores).items():
+            results.setdefault(method, {}).setdefault(task, {}).update(sets)
     return results
+
+
+def by_test_set(recipe: Recipe, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """One run's scores by the task that they belong to, by test set, in the recipe's order."""
+    found: dict[str, dict[str, float]] = {}
+    for task in recipe.tasks:
+        if task.name in scores:
+            test_set = f"{task.name} {task.metric}" if task.test_of else str(task.metric)
+            found.setdefault(task.test_of or task.name, {})[test_set] = scores[task.name]
+    return found
 
 
 def zeros(results: Results) -> list[str]:

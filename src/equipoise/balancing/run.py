@@ -22,11 +22,11 @@ from rich.console import Console
 
 from equipoise.balancing.execution import Work, carry_out
 from equipoise.balancing.locks import lock
-from equipoise.balancing.nodes import Data, cost_of, is_done, node_folder, read_data, scores_of
+from equipoise.balancing.nodes import Data, cost_of, facts_of, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import Results, compared, results_of, zeros
 from equipoise.balancing.tables import print_balance, print_costs, print_plan, print_results
-from equipoise.data.tasks import check_trains, is_unanswered
+from equipoise.data.tasks import check_trains
 from equipoise.errors import DataError, RunError
 from equipoise.recipe import Recipe, TaskWeighting
 from equipoise.tasks.contribution import (
@@ -113,7 +113,7 @@ def balance(
     check_methods(compare)
     check_trains(recipe)
     data = read_data(recipe, console.print)
-    plan = make_plan(recipe, *_facts(recipe, data), compare, ablations)
+    plan = make_plan(recipe, *facts_of(recipe, data), compare, ablations)
     made = Balancing(folder)
     job = _Job(recipe, plan, data, made, console)
     print_plan(plan, job.done(), console)
@@ -262,13 +262,3 @@ class _Job:
 
     def _results(self) -> Results:
         return results_of(self.recipe, self.plan, self.tests)
-
-
-def _facts(recipe: Recipe, data: Data) -> tuple[dict[str, int], list[str], list[str]]:
-    """What a plan must know about the data: training samples, and which tasks have which parts to be scored on."""
-    counts = {name: parts["train"][0] for name, parts in data.items() if "train" in parts}
-    scored = [task for task in recipe.tasks if task.metric is not None]
-    validated = [
-        task.name for task in scored if "validation" in data[task.name] and not is_unanswered(task, "validation")
-    ]
-    return counts, validated, [task.name for task in scored if "test" in data[task.name]]

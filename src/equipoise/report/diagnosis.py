@@ -16,6 +16,7 @@ from equipoise.data.readers.reader import printable
 from equipoise.errors import RunError
 from equipoise.report.balance.verdict import findings
 from equipoise.report.balance.view import BalanceView, is_balance, view_balance
+from equipoise.report.comparison.view import is_comparison
 from equipoise.report.remedy import Remedy, flow, remedies
 from equipoise.report.starving import Starvation, starvation
 from equipoise.report.verdict import Verdict, rounded
@@ -177,6 +178,8 @@ def diagnose_folder(
     Raises:
         RunError: the folder holds neither a run nor a balance.
     """
+    if is_comparison(folder):
+        raise RunError(f"{folder} is a comparison, see `equipoise report`; diagnose a folder of {folder / 'nodes'}")
     if is_balance(folder):
         return _balance(view_balance(folder))
     run = RunDirectory(folder)

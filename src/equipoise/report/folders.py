@@ -1,4 +1,4 @@
-"""What `equipoise report` is pointed at: run directories, or one balance."""
+"""What `equipoise report` is pointed at: run directories, or one balance, or one comparison."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 from equipoise.errors import RunError
 from equipoise.report.balance.page import balance_page
 from equipoise.report.balance.view import is_balance
+from equipoise.report.comparison.page import comparison_page
+from equipoise.report.comparison.view import is_comparison
 from equipoise.report.page import report_page
 from equipoise.report.skeleton import Page, write_page
 from equipoise.training.run_directory import RunDirectory
 
-ALLOWED = "allowed are run directories, or one folder that `equipoise balance --out` made"
+ALLOWED = "allowed are run directories, or one folder that `equipoise balance --out` or `compare --out` made"
 
 
 def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
-    """Write the report of one or several runs, or of a balance.
+    """Write the report of one or several runs, of a balance, or of a comparison.
 
     Args:
         folders: in the order in which they are shown.
@@ -26,7 +28,7 @@ def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
         The file.
 
     Raises:
-        RunError: a folder is neither, or a balance is not alone.
+        RunError: a folder is none of these, or a balance or comparison is not alone.
     """
     page = page_on(folders)
     return write_page(target or folders[0] / "report.html", page)
@@ -36,9 +38,13 @@ def page_on(folders: Sequence[Path]) -> Page:
     """The same, not yet written.
 
     Raises:
-        RunError: a folder is neither, or a balance is not alone.
+        RunError: a folder is none of these, or a balance or comparison is not alone.
     """
+    if len(folders) == 1 and is_comparison(folders[0]):
+        return comparison_page(folders[0])
     for folder in folders:
+        if is_comparison(folder):
+            raise RunError(f"{folder} is a comparison and has a report of its own; {ALLOWED}")
         run = RunDirectory(folder)
         # A Trainer given to attach() leaves a log without a recipe.
         if not (is_balance(folder) or run.recipe_file.is_file() or run.metrics_file.is_file()):

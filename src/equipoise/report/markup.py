@@ -13,7 +13,7 @@ from html import escape
 from equipoise.data.readers.reader import printable
 
 ABSENT = "–"
-_NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?×?|–|undefined")
+_NUMERIC = re.compile(r"(< )?[-+−]?[\d.,]+(e[-+]?\d+)?×?|–|undefined")
 
 
 def tag(name: str, text: str, **attributes: str) -> str:

@@ -78,7 +78,7 @@ class Node:
 
     def weighted(self, weights: Mapping[str, float]) -> Recipe:
         """Its recipe with these weights of tasks; 1 for those that are not named."""
-        return _weighted(self.recipe, TaskWeighting(FINAL, weights=dict(weights)))
+        return weighted(self.recipe, TaskWeighting(FINAL, weights=dict(weights)))
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,17 @@ def make_plan(
     return Plan(balanced, tuple(once.values()))
 
 
+def single_tasks(recipe: Recipe, counts: Mapping[str, int], tested: Collection[str]) -> list[Node]:
+    """One model a task that has a test part, each trained on that task alone: what Delta I and Delta E are against.
+
+    Args:
+        recipe: of a run on all tasks.
+        counts: training samples of each task that has a training part, before the task's `fraction`.
+        tested: tasks with a metric and a test part.
+    """
+    return _Planner(recipe, counts, (), tested, compares_stl=True).single_tasks()
+
+
 @dataclass(frozen=True)
 class _Planner:
     """Makes nodes of a recipe."""
@@ -184,22 +195,15 @@ class _Planner:
         if weighting.difficulty == "precise":
             needs += [alone(task, whole) for task in self.balanced for whole in (False, True)]
         # The main run is the user's model; the others need not be published.
-        recipe = self.recipe if name == FINAL else _private(self.recipe)
-        recipe = _weighted(recipe, TaskWeighting(FINAL))
+        recipe = self.recipe if name == FINAL else private(self.recipe)
+        recipe = weighted(recipe, TaskWeighting(FINAL))
         return Node(name, recipe, self._test(), 1.0, tuple(needs), weighting)
 
     def method(self, name: str) -> Node:
         """A run on everything by another weighter."""
-        given = self.recipe.balance.tasks
-        # What does not concern a weighter stays out of its recipe, so that changing it runs nothing again.
-        settings: dict[str, Any] = {"seed": given.seed} if name == "rlw" else {}
-        if name in ("dwa", "igbv1"):
-            settings["window"] = given.window
-        if name == "dwa":
-            settings["temperature"] = given.temperature
         weighter = next(weighter for weighter in WEIGHTERS if weighter == name)
-        recipe = _weighted(_private(self.recipe), TaskWeighting(weighter, **settings))
-        return Node(name, recipe, self._test(), 1.0)
+        tasks = only_what_concerns(weighter, self.recipe.balance.tasks)
+        return Node(name, weighted(private(self.recipe), tasks), self._test(), 1.0)
 
     def ablations(self, settings: CoTBal) -> list[Node]:
         """The rows of Table 3 that are not the final run itself."""
@@ -231,7 +235,7 @@ class _Planner:
 
     def _node(self, name: str, tasks: list[Task], scored_on: tuple[Split, ...]) -> Node:
         final, samples = self._samples(self.recipe.tasks), self._samples(tasks)
-        recipe = _weighted(_private(self.recipe), TaskWeighting()).model_copy(update={"tasks": tasks})
+        recipe = weighted(private(self.recipe), TaskWeighting()).model_copy(update={"tasks": tasks})
         cost = samples / final
         if recipe.train.max_steps is not None:
             steps = max(1, round(recipe.train.max_steps * cost))
@@ -270,12 +274,24 @@ def _weighting(settings: CoTBal, **changes: Any) -> Weighting:
     return Weighting(**{"vector": FINAL, **usual, **changes})
 
 
-def _weighted(recipe: Recipe, tasks: TaskWeighting) -> Recipe:
+def only_what_concerns(weighter: WeighterName, given: TaskWeighting) -> TaskWeighting:
+    """The settings that decide what a weighter does, the others as by default: changing those runs nothing again."""
+    settings: dict[str, Any] = {"seed": given.seed} if weighter == "rlw" else {}
+    if weighter in ("dwa", "igbv1"):
+        settings["window"] = given.window
+    if weighter == "dwa":
+        settings["temperature"] = given.temperature
+    if weighter in ("fixed", "cotbal"):
+        settings["weights"] = given.weights
+    return TaskWeighting(weighter, **settings)
+
+
+def weighted(recipe: Recipe, tasks: TaskWeighting) -> Recipe:
     """The recipe with this weighter; how weights are found decides no run but by the weights."""
     return recipe.model_copy(update={"balance": Balance(modules=recipe.balance.modules, tasks=tasks)})
 
 
-def _private(recipe: Recipe) -> Recipe:
+def private(recipe: Recipe) -> Recipe:
     """The recipe of a run that serves a comparison: not published, and not saved twice."""
     arguments = {k: v for k, v in recipe.train.arguments.items() if not k.startswith(PUBLISHING)}
     lora = recipe.model.lora and recipe.model.lora.model_copy(update={"merge": False})

@@ -14,10 +14,13 @@ from pathlib import Path
 from equipoise.data.readers.reader import printable
 from equipoise.errors import EquipoiseError
 from equipoise.report.balance.view import is_balance
+from equipoise.report.comparison.view import FILE as COMPARISON
+from equipoise.report.comparison.view import is_comparison
 from equipoise.report.folders import page_on
 from equipoise.report.markup import safe, tag
 from equipoise.report.page import report_page
 from equipoise.report.skeleton import Page, Section
+from equipoise.report.view import read_json
 from equipoise.training.run_directory import RunDirectory
 from equipoise.watching.files import Signature, newest, signature
 
@@ -56,7 +59,7 @@ class Live:
     """The newest state of some folders. Several threads may ask.
 
     Args:
-        folders: run directories, or one balance; they need not exist yet.
+        folders: run directories, or one balance or comparison; they need not exist yet.
         pause: fewest seconds between two looks at the files.
     """
 
@@ -151,6 +154,11 @@ def is_ready(folder: Path) -> bool:
 
 def is_finished(folder: Path) -> bool:
     """Whether nothing more is to be expected. A log of `attach()` never says so."""
+    if is_comparison(folder):
+        found = read_json(folder / COMPARISON)
+        parts = [found.get(key) if isinstance(found, dict) else None for key in ("methods", "seeds", "runs")]
+        methods, seeds, runs = (len(part) if isinstance(part, list) else 0 for part in parts)
+        return 0 < methods * seeds <= runs
     if is_balance(folder):
         return (folder / "results.json").is_file()
     return RunDirectory(folder).done

@@ -22,6 +22,7 @@ from typing import Any
 
 from equipoise.errors import RunError
 from equipoise.report.balance.view import is_balance
+from equipoise.report.comparison.view import is_comparison
 from equipoise.report.skeleton import Live as LivePart
 from equipoise.watching.live import Live, Snapshot
 from equipoise.watching.script import BANNER, SCRIPT
@@ -182,14 +183,15 @@ def check_folders(folders: Sequence[Path]) -> None:
     """Check what is asked for, as far as it can be known before it exists.
 
     Raises:
-        RunError: a file, or a balance beside other folders.
+        RunError: a file, or a balance or comparison beside other folders.
     """
     for folder in folders:
         if folder.exists() and not folder.is_dir():
-            raise RunError(f"{folder} is a file; allowed are run directories, or one folder of `equipoise balance`")
-    balances = [folder for folder in folders if is_balance(folder)]
+            raise RunError(f"{folder} is a file; allowed are run directories, or one folder of `balance` or `compare`")
+    balances = [folder for folder in folders if is_balance(folder) or is_comparison(folder)]
     if balances and len(folders) > 1:
-        raise RunError(f"{balances[0]} is a balance and has a page of its own; found {len(folders)} folders")
+        kind = "comparison" if is_comparison(balances[0]) else "balance"
+        raise RunError(f"{balances[0]} is a {kind} and has a page of its own; found {len(folders)} folders")
 
 
 def _words(error: BaseException) -> str:

@@ -1,0 +1,49 @@
+"""What several commands share: their arguments and options, and the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from equipoise.errors import RecipeError
+from equipoise.recipe import Recipe
+from equipoise.recipe_reading import load_recipe
+
+if TYPE_CHECKING:
+    from equipoise.balancing.places import Where
+
+console = Console(markup=False)  # names come from files; none of them is a style
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]
+Slots = Annotated[
+    int | None, typer.Option(min=1, help="Runs at once on this machine; by default one for each CUDA device.")
+]
+OnRay = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, or HOST:PORT of its head.")
+]
+Cpus = Annotated[float, typer.Option(min=0.1, help="With --ray: CPUs of each run.")]
+Gpus = Annotated[
+    float | None, typer.Option(min=0, help="With --ray: GPUs of each run; by default 1 where the cluster has any.")
+]
+
+
+def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Recipe:
+    """A recipe with what the command line puts over it."""
+    return load_recipe(path, [*(overrides or []), *([f"train.seed={seed}"] if seed is not None else [])])
+
+
+def place_of(slots: int | None, ray: str | None, cpus: float, gpus: float | None) -> Where:
+    """Where nodes are to run.
+
+    Raises:
+        RecipeError: this machine and a cluster at once.
+    """
+    if ray is not None and slots is not None:
+        raise RecipeError("--slots is for this machine and --ray for a cluster; give one of them")
+    from equipoise.balancing.places import Where
+
+    return Where(slots, ray, cpus, gpus)
