@@ -126,7 +126,7 @@ def test_names_that_steer_a_terminal_are_escapes(diagnose, tmp_path):
     ("arguments", "line"),
     [
         (["train.seed=1"], "diagnose: KEY=VALUE is for a recipe, which is trained"),
-        (["--seed", "1"], "diagnose: --seed is for a recipe"),
+        (["--seed", "0"], "diagnose: --seed is for a recipe"),
         (["--out", "x"], "diagnose: --out is for a recipe"),
         (["--resume"], "diagnose: --resume is for a recipe"),
     ],
@@ -137,6 +137,14 @@ def test_what_is_for_a_recipe_alone(diagnose, tmp_path, arguments, line):
     assert (status, out) == (2, "")
     assert line in errors
     assert errors.count("\n") == 1
+
+
+def test_a_recipe_cannot_be_followed(diagnose, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.touch()
+    status, _, errors = diagnose(file, "--follow")
+    assert status == 2
+    assert f"diagnose: --follow is for the folder of a run; {file} is a file" in errors
 
 
 def test_a_folder_that_is_no_run(diagnose, tmp_path):

@@ -12,13 +12,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
+from equipoise.cli_watch import diagnose, watch
 from equipoise.errors import DataError, EquipoiseError, RecipeError
-from equipoise.options import Cpus, Gpus, OnRay, Overrides, RecipeFile, Slots, console, place_of, recipe_of
+from equipoise.options import (
+    Cpus,
+    Gpus,
+    OnRay,
+    Out,
+    Overrides,
+    RecipeFile,
+    Resume,
+    Seed,
+    Slots,
+    console,
+    place_of,
+    recipe_of,
+)  # fmt: skip
 from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
@@ -48,10 +61,7 @@ app.add_typer(data, name="data")
 app.add_typer(convert, name="convert")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
-Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
 BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
 
 
 @app.command()
@@ -145,65 +155,8 @@ def balance(
 app.command()(compare)
 
 
-@app.command()
-def diagnose(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE|RUN|BALANCE",
-            help="A recipe file, to be measured now; or a folder: a run, also one that goes on or has no recipe "
-            "(attach()), or a balance.",
-        ),
-    ],
-    overrides: Overrides = None,
-    out: Out = None,
-    resume: Resume = False,
-    seed: Seed = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="A line whenever the diagnosis of a run changes, until the run is done.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON; with --follow, a line a change.")] = False,
-) -> None:
-    """Name a run's dilemma, oscillating, biased or balanced, and the tasks that starve; say what to do, with numbers.
-
-    A recipe is trained without acting on what is measured; a folder is only read.
-    """
-    from equipoise.watching import terminal
-
-    if follow or recipe.is_dir():
-        for option, given in (("--out", out), ("--resume", resume), ("--seed", seed), ("KEY=VALUE", overrides)):
-            if given:
-                raise RecipeError(f"diagnose: {option} is for a recipe, which is trained; {recipe} is read as a run")
-        terminal.diagnose_folder(recipe, console, follow, as_json)
-        return
-    forced = ["balance.modules.schedule=constant", "balance.modules.measure=true"]
-    settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
-    from equipoise.training.run import train as train_run
-
-    beside = Console(markup=False, stderr=True) if as_json else console
-    run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", beside, resume=resume)
-    terminal.diagnose_run(run.path, recipe, overrides or [], console, as_json)
-
-
-@app.command()
-def watch(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...|FOLDER",
-            help="Run directories, or one folder of `balance` or `compare`; none need exist yet.",
-        ),
-    ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; the default is this machine alone.")
-    ] = "127.0.0.1",
-    open_: Annotated[bool, typer.Option("--open", help="Also open the page in a browser.")] = False,
-) -> None:
-    """Serve the report of runs that go on, on a page that updates itself. Ctrl-C ends it."""
-    from equipoise.watching.serve import serve
-
-    serve(folders, host, port, console, open_)
+app.command()(diagnose)
+app.command()(watch)
 
 
 @app.command()
