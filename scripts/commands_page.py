@@ -16,7 +16,9 @@ from equipoise.cli import app
 
 def page() -> str:
     """A heading a command, its arguments and its options."""
-    return "\n".join(line for path, command in commands(typer.main.get_command(app)) for line in _command(path, command))
+    return "\n".join(
+        line for path, command in commands(typer.main.get_command(app)) for line in _command(path, command)
+    )
 
 
 def commands(command: Any, path: tuple[str, ...] = ("equipoise",)) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -37,7 +37,7 @@ STEPS, BATCH = 8, 8
 
 
 def step() -> go.Figure:
-    """What one optimizer step did to one answer's first token: as it was, by the LLM's update alone, by the projector's."""
+    """One answer's first token before an optimizer step, with the LLM's part of it alone, and with the projector's."""
     from equipoise.data.collate import Collator
     from equipoise.data.readers import easy_vqa
     from equipoise.models import loading
@@ -81,8 +81,8 @@ def step() -> go.Figure:
     print(f"step {STEPS}: d_llm {d_llm:.2e}, d_projector {d_projector:.2e}, kappa {d_llm / d_projector:.2f}")
     print("batch:", {name: f"{float(drift.mean()):.2e}" for name, drift in drifts.items()})
     figure = go.Figure()
-    bars = (("before the step", old, "#9a9a9a"), (f"LLM moved alone: drift {d_llm:.2g}", by_llm, LLM_COLOUR),
-            (f"projector moved alone: drift {d_projector:.2g}", by_projector, ENCODER_COLOUR))  # fmt: skip
+    bars = (("before the step", old, "#9a9a9a"), (f"LLM alone: drift {d_llm:.2g}", by_llm, LLM_COLOUR),
+            (f"projector alone: drift {d_projector:.2g}", by_projector, ENCODER_COLOUR))  # fmt: skip
     for name, log_probs, colour in bars:
         heights = log_probs[shown, tokens].exp().tolist()
         figure.add_bar(x=words, y=heights, name=name, marker_color=colour, text=[f"{h:.3f}" for h in heights])
@@ -109,7 +109,7 @@ def kinds() -> go.Figure:
         figure.add_hrect(y0=1 / 3, y1=3, fillcolor="#009e73", opacity=0.12, line_width=0, row=1, col=column)
         figure.add_annotation(text=f"<b>{verdict.name}</b>", xref="x domain", yref="y domain", x=0.5, y=1.08,
                               showarrow=False, row=1, col=column, font_size=15)  # fmt: skip
-        figure.update_xaxes(title="step", row=1, col=column)
+        figure.update_xaxes(title="step", dtick=20, row=1, col=column)
     figure.update_yaxes(type="log", range=[-1.2, 1.6], dtick=1)
     figure.update_yaxes(title="kappa", row=1, col=1)
     return figure
@@ -120,9 +120,9 @@ def loops() -> go.Figure:
     figure = go.Figure()
     ratio, window = 27.0, 20
     curves = {
-        "constant: nothing done": [math.log(ratio)] * 140,
-        "commit-clr (paper): settles at 3": simulated("pooled", ratio, window, 140),
-        "commit-clr with servo: settles at 1": simulated("servo", ratio, window, 140),
+        "constant": [math.log(ratio)] * 140,
+        "commit-clr: settles at 3": simulated("pooled", ratio, window, 140),
+        "with servo: at 1": simulated("servo", ratio, window, 140),
     }
     for (name, values), colour in zip(curves.items(), ("#9a9a9a", LIGHT[0], LIGHT[1]), strict=True):
         print(name, f"ends at {math.exp(values[-1]):.3f}")
@@ -154,7 +154,8 @@ def contribution() -> go.Figure:
 
 
 FIGURES: dict[str, tuple[Any, int, int]] = {
-    "step": (step, 900, 400), "kinds": (kinds, 1000, 330), "loops": (loops, 900, 400), "contribution": (contribution, 900, 280),
+    "step": (step, 680, 400), "kinds": (kinds, 720, 320), "loops": (loops, 680, 400),
+    "contribution": (contribution, 680, 280),
 }  # fmt: skip
 
 
@@ -163,10 +164,10 @@ def main(folder: Path, names: list[str]) -> None:
         make, width, height = FIGURES[name]
         figure = make()
         figure.update_layout(
-            template="plotly_white", font={"family": "sans-serif", "size": 14, "color": INK},
+            template="plotly_white", font={"family": "sans-serif", "size": 15, "color": INK},
             margin={"l": 70, "r": 20, "t": 40, "b": 60}, legend={"orientation": "h", "y": 1.14},
         )  # fmt: skip
-        photograph(figure, folder / f"concept-{name}.png", width, height)
+        photograph(figure, folder / f"concept-{name}.png", width, height, scale=2)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def executed(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 1200)
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":

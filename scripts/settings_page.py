@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from equipoise.recipe import CoTBal, Coordination, Data, Lora, Model, Task, TaskWeighting, Train
+from equipoise.recipe import Coordination, CoTBal, Data, Lora, Model, Task, TaskWeighting, Train
 
 #: Key path to the class that holds its settings, in the order of a recipe.
 SECTIONS: dict[str, Any] = {
@@ -83,7 +83,9 @@ def _page() -> Iterator[str]:
         yield f"## `{section}` {{ #{section} }}\n\n{inspect.cleandoc(cls.__doc__ or '').partition(chr(10))[0]}\n"
         for setting in settings(section):
             default = "must be given" if setting.default is None else f"default `{setting.default}`"
-            meaning = setting.meaning[:1].upper() + setting.meaning[1:]
+            meaning = setting.meaning
+            if meaning[1:2].islower():  # a word, and no symbol
+                meaning = meaning[0].upper() + meaning[1:]
             yield f"`{setting.name}`{{ #{section}.{setting.name} }}: {setting.takes}; {default}\n\n:   {meaning}\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Lazy(dict[str, Any]):
 
 
 @pytest.fixture
-def stand_ins(checkpoint: Path, dataset: Path, tuned: Path, tmp_path: Path, monkeypatch: Any) -> Iterator[Lazy]:
+def stand_ins(checkpoint: Path, dataset: Path, tuned: Path, tmp_path: Path, monkeypatch: Any) -> Lazy:
     """What snippets find: a working folder of their own, and the names that pages introduce in words."""
     monkeypatch.chdir(tmp_path)
     collate = Collator(AutoProcessor.from_pretrained(checkpoint))
@@ -89,4 +89,4 @@ def stand_ins(checkpoint: Path, dataset: Path, tuned: Path, tmp_path: Path, monk
         "batches": lambda: [collate(samples[:2]), collate(samples[2:])],
         "BASE": lambda: str(checkpoint), "RUN": lambda: str(tuned),
     }  # fmt: skip
-    yield names
+    return names

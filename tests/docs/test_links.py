@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 import _pages
+import pytest
 
 EVERYTHING = [(page, link) for page in _pages.PAGES for link in _pages.links(page)]
 
