@@ -81,11 +81,12 @@ def step() -> go.Figure:
     print(f"step {STEPS}: d_llm {d_llm:.2e}, d_projector {d_projector:.2e}, kappa {d_llm / d_projector:.2f}")
     print("batch:", {name: f"{float(drift.mean()):.2e}" for name, drift in drifts.items()})
     figure = go.Figure()
-    bars = (("before the step", old, "#9a9a9a"), (f"LLM alone: drift {d_llm:.2g}", by_llm, LLM_COLOUR),
-            (f"projector alone: drift {d_projector:.2g}", by_projector, ENCODER_COLOUR))  # fmt: skip
+    bars = (("before the step", old, "#9a9a9a"), (f"LLM alone: drift {d_llm:.2f}", by_llm, LLM_COLOUR),
+            (f"projector alone: drift {d_projector:.2f}", by_projector, ENCODER_COLOUR))  # fmt: skip
     for name, log_probs, colour in bars:
         heights = log_probs[shown, tokens].exp().tolist()
-        figure.add_bar(x=words, y=heights, name=name, marker_color=colour, text=[f"{h:.3f}" for h in heights])
+        figure.add_bar(x=words, y=heights, name=name, marker_color=colour, text=[f"{h:.2f}" for h in heights])
+    figure.update_traces(textangle=0, textposition="outside", textfont_size=13)
     figure.update_layout(barmode="group", yaxis_title="probability of the answer's first token")
     return figure
 
