@@ -9,9 +9,9 @@ from typing import Any
 
 import _pages
 import pytest
-import typer
 import yaml
 from _pages import Block, blocks
+from typer.main import get_command
 
 from equipoise.cli import app
 from equipoise.data.readers import jsonl
@@ -19,10 +19,17 @@ from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
 
 PYTHON, RECIPES, SHELL = blocks("python"), blocks("yaml"), blocks("sh", "bash")
+INDENTED = re.compile(r"^    ((?:\S*/)?equipoise \S.*)$", re.MULTILINE)  # older pages' blocks
 COMMANDS = [
-    (block, line) for block in SHELL for line in block.body.replace("\\\n", " ").splitlines()
-    if re.match(r"\S*equipoise ", line.strip())
-]  # fmt: skip
+    (str(block), line.strip())
+    for block in SHELL
+    for line in block.body.replace("\\\n", " ").splitlines()
+    if re.match(r"(?:\S*/)?equipoise ", line.strip())
+] + [
+    (page.name, line)
+    for page in _pages.PAGES
+    for line in INDENTED.findall(_pages.FENCE.sub("", page.read_text(encoding="utf-8")))
+]
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}), ids=lambda page: page.name)
@@ -44,16 +51,27 @@ def test_recipe_validates(block: Block, tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(parse_recipe(content, str(block)), Recipe)
 
 
-@pytest.mark.parametrize(("block", "line"), COMMANDS, ids=[f"{block}-{line.strip()[:60]}" for block, line in COMMANDS])
-def test_command_parses(block: Block, line: str) -> None:
-    """The command exists, and takes these arguments and options; nothing is run."""
+def parse(line: str) -> None:
+    """Parse a command line as typer would, down to the command that it names; raises what typer raises."""
     words = shlex.split(line, comments=True)[1:]
-    command, path = typer.main.get_command(app), "equipoise"
-    context = command.make_context(path, words, resilient_parsing=False)
+    command: Any = get_command(app)
+    context = command.make_context("equipoise", words)
     while hasattr(command, "commands"):
-        name, command, words = command.resolve_command(context, context._protected_args + context.args)
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
         context = command.make_context(name, words, parent=context)
-    assert not context.args, f"{block}: {context.args}"
+    assert not context.args, f"left over: {context.args}"
+
+
+@pytest.mark.parametrize(("place", "line"), COMMANDS, ids=[f"{place}-{line[:60]}" for place, line in COMMANDS])
+def test_command_parses(place: str, line: str) -> None:
+    """The command exists, and takes these arguments and options; nothing is run."""
+    parse(line)
+
+
+@pytest.mark.parametrize("line", ["equipoise tarin a.yaml", "equipoise train a.yaml --steps 3", "equipoise evaluate"])
+def test_a_command_that_is_not_there_would_be_seen(line: str) -> None:
+    with pytest.raises(Exception, match=r"No such|Missing"):
+        parse(line)
 
 
 def test_there_is_something_to_test() -> None:
