@@ -1,8 +1,8 @@
-"""The same script on one process and on several. `accelerate launch [--num_processes N] accelerate_launch.py [STEPS]`
+"""The same script on one process and on several. `accelerate launch --num_processes N accelerate_launch.py [STEPS]`
 
 Drifts are measured in one process so far. So one process balances modules (`commit`) and tasks, and several balance
-tasks alone: their weights and the loss's denominator are exact over all processes. Without `accelerate launch`, as
-plain `python accelerate_launch.py`, it is one process.
+tasks alone: their weights and the loss's denominator are exact over all processes. accelerate starts several on GPUs;
+on CPUs, `torchrun --nproc_per_node N accelerate_launch.py` does. Plain `python accelerate_launch.py` is one.
 """
 
 import random
@@ -20,7 +20,8 @@ from equipoise.models.embedded import smol_vlm
 from equipoise.recipe import Lora, Model
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6
-processes = PartialState()
+on_cpu = not torch.cuda.is_available()
+processes = PartialState(cpu=on_cpu)
 if processes.num_processes == 1:
     coordination = Coordination("commit", window=5)
 else:
@@ -46,7 +47,8 @@ trainer = BalancedTrainer(
         report_to="none",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        bf16=torch.cuda.is_available(),
+        bf16=not on_cpu,
+        use_cpu=on_cpu,
     ),
     train_dataset=samples,
     data_collator=Collator(AutoProcessor.from_pretrained(folder)),

@@ -53,11 +53,17 @@ def test_trainer_balances_modules_and_tasks(tmp_path: Path) -> None:
     }
 
 
+#: accelerate's launcher starts several processes on GPUs alone; on CPUs torchrun does.
+LAUNCHERS = {
+    1: ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no"],
+    2: ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accelerate_launch_measures_in_one_process_and_weights_tasks_in_any(processes: int, tmp_path: Path) -> None:
-    options = ["--cpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-    launch = ["-m", "accelerate.commands.launch", *options, "--dynamo_backend", "no"]
-    output = run("accelerate_launch.py", tmp_path, launch)
+    output = run("accelerate_launch.py", tmp_path, LAUNCHERS[processes])
     lines = (tmp_path / "runs/accelerate_launch/metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert ("'kappa':" in output) == (processes == 1)
