@@ -5,12 +5,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint figure clean
+.PHONY: help demo test lint docs figure clean
 
 help:
 	@echo "make demo    install, then tune, evaluate and report on the embedded model and data"
 	@echo "make test    install, then run the tests"
 	@echo "make lint    install, then ruff and mypy"
+	@echo "make docs    install, then build the documentation into site/; a warning fails it"
 	@echo "make figure  redraw docs/kappa.png from the demo's runs (needs Chromium)"
 	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=path the environment,"
 	@echo "WORKERS=4 how many tests run at once"
@@ -25,6 +26,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 figure: $(VENV)/.demo
 	$(BIN)/python scripts/figures.py kappa runs/demo docs/kappa.png
@@ -43,4 +47,4 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) runs site .pytest_cache .ruff_cache .mypy_cache

@@ -18,7 +18,7 @@ from equipoise.report.balance.view import view_balance
 from equipoise.training.run_directory import RunDirectory
 
 
-def photograph(figure: go.Figure, target: Path, width: int, height: int) -> None:
+def photograph(figure: go.Figure, target: Path, width: int, height: int, scale: int = 1) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("no Chromium found on PATH")
@@ -29,6 +29,7 @@ def photograph(figure: go.Figure, target: Path, width: int, height: int) -> None
         command = [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--hide-scrollbars", f"--user-data-dir={folder}/profile", f"--window-size={width + 16},{height + 16}",
+            f"--force-device-scale-factor={scale}",
             "--virtual-time-budget=5000", f"--screenshot={target.resolve()}", page.as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)

@@ -155,9 +155,16 @@ def test_evaluate_wants_a_finished_run(command: Command, folder: Path, run: RunD
 def test_diagnose_measures_without_acting_and_names_a_verdict(command: Command, recipe: Path, folder: Path) -> None:
     result = command("diagnose", recipe, "train.max_steps=12")
     assert result.returncode == 0, result.stderr
-    last = result.stdout.strip().splitlines()[-1]
-    assert last.startswith(tuple(f"{name}: " for name in VERDICTS))
+    said = [line for line in result.stdout.splitlines() if line.startswith(tuple(f"{name}: " for name in VERDICTS))]
+    assert len(said) == 1
     run = RunDirectory(folder / "runs" / "recipe-diagnose")
+    again = command("diagnose", run.path, "--json")  # the same of the folder, which is only read
+    assert again.returncode == 0, again.stderr
+    found = json.loads(again.stdout)
+    assert said == [f"{found['verdict']['name']}: {found['verdict']['advice']}"]
+    assert (found["steps"], found["finished"]) == (12, True)
+    for remedy in found["to_do"]:
+        assert remedy["what"] in result.stdout
     assert run.recipe().balance.modules.schedule == "constant"
     lines = run.metrics()
     assert len(lines) == 12

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(example: str, folder: Path) -> str:
+def run(example: str, folder: Path, launch: Sequence[str] = ()) -> str:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(EXAMPLES / example), "2"]
+    command = [sys.executable, *launch, str(EXAMPLES / example), "2"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -36,3 +40,31 @@ def test_attach_trl_adds_kappa_to_an_ordinary_sft_script(tmp_path: Path) -> None
 def test_attach_trl_needs_three_lines_of_ours() -> None:
     ours = [line for line in (EXAMPLES / "attach_trl.py").read_text().splitlines() if "# line" in line]
     assert len(ours) == 3
+
+
+def test_trainer_balances_modules_and_tasks(tmp_path: Path) -> None:
+    output = run("trainer.py", tmp_path)
+    assert "'kappa':" in output
+    lines = [json.loads(line) for line in (tmp_path / "runs/trainer/metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert {name for line in lines for name in line if name.startswith("task_weight/")} == {
+        "task_weight/vqa",
+        "task_weight/caption",
+    }
+
+
+#: accelerate's launcher starts several processes on GPUs alone; on CPUs torchrun does.
+LAUNCHERS = {
+    1: ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no"],
+    2: ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_accelerate_launch_measures_in_one_process_and_weights_tasks_in_any(processes: int, tmp_path: Path) -> None:
+    output = run("accelerate_launch.py", tmp_path, LAUNCHERS[processes])
+    lines = (tmp_path / "runs/accelerate_launch/metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert ("'kappa':" in output) == (processes == 1)
+    assert "'task_weight/" in output

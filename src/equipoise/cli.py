@@ -16,8 +16,22 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
+from equipoise.cli_watch import diagnose, watch
 from equipoise.errors import DataError, EquipoiseError, RecipeError
-from equipoise.options import Cpus, Gpus, OnRay, Overrides, RecipeFile, Slots, console, place_of, recipe_of
+from equipoise.options import (
+    Cpus,
+    Gpus,
+    OnRay,
+    Out,
+    Overrides,
+    RecipeFile,
+    Resume,
+    Seed,
+    Slots,
+    console,
+    place_of,
+    recipe_of,
+)  # fmt: skip
 from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
@@ -47,10 +61,7 @@ app.add_typer(data, name="data")
 app.add_typer(convert, name="convert")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
-Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
 BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
 
 
 @app.command()
@@ -144,19 +155,8 @@ def balance(
 app.command()(compare)
 
 
-@app.command()
-def diagnose(
-    recipe: RecipeFile, overrides: Overrides = None, out: Out = None, resume: Resume = False, seed: Seed = None
-) -> None:
-    """Measure a recipe's balance without acting on it, and name the dilemma: oscillating, biased or balanced."""
-    forced = ["balance.modules.schedule=constant", "balance.modules.measure=true"]
-    settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
-    from equipoise.report import diagnose as name_dilemma
-    from equipoise.training.run import train as train_run
-
-    run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", console, resume=resume)
-    verdict = name_dilemma(run.metrics())
-    console.print(f"{verdict.name}: {verdict.advice}", highlight=False)
+app.command()(diagnose)
+app.command()(watch)
 
 
 @app.command()

@@ -19,6 +19,9 @@ console = Console(markup=False)  # names come from files; none of them is a styl
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]
+Seed = Annotated[int | None, typer.Option(help="Over the recipe's train.seed.")]
+Out = Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the recipe's name.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
 Slots = Annotated[
     int | None, typer.Option(min=1, help="Runs at once on this machine; by default one for each CUDA device.")
 ]

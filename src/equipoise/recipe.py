@@ -148,6 +148,10 @@ class Lora(_Section):
     """LoRA on the LLM's linear layers (peft); the paper's settings by default.
 
     Attributes:
+        rank: r, the width of each pair of matrices.
+        alpha: updates are scaled by alpha / rank.
+        dropout: of what enters the matrices, while training.
+        dora: weights decomposed into length and direction (DoRA).
         merge: when training has ended, also save the whole model with LoRA's updates added to its weights.
     """
 
@@ -167,7 +171,8 @@ class Model(_Section):
         train: module name to `full` or `frozen`; what is not named follows the family (the connector is trained, the
             towers are frozen, the LLM learns by LoRA alone).
         modules: module name to a regular expression over parameter names, over the family's division.
-        dtype: of the weights.
+        dtype: of the weights; `auto` as they are saved.
+        trust_remote_code: whether code that lies beside the weights may run.
     """
 
     path: str
@@ -296,12 +301,19 @@ class Train(_Section):
 
     Attributes:
         learning_rate: one number, or module name to number.
+        epochs: passes over the training part, where `max_steps` is null.
         max_steps: optimizer steps; when null, `epochs` decides.
         batch_size: samples a device in one micro-batch; an optimizer step sees `gradient_accumulation` of them.
+        gradient_accumulation: micro-batches of one optimizer step.
         max_length: longest sequence in tokens, images and audio included; null for no bound.
         too_long: what a longer sample does: `raise` ends the run with a line, `cut` loses its end.
         warmup: share of the steps over which the learning rate rises from 0.
-        precision: `bf16`: autocast.
+        lr_scheduler: what the learning rate does after that.
+        optimizer: by the names that transformers' `optim` takes.
+        weight_decay: of the optimizer.
+        max_grad_norm: gradients are scaled down to this norm; 0 for no bound.
+        precision: `bf16`, `fp16`: autocast.
+        gradient_checkpointing: activations are computed anew in the backward pass, which saves memory and takes time.
         supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing.
         feature_cache: megabytes of main memory in which a run keeps what frozen towers say of images and clips; 0 for
             none; when null, 256 on a CPU and none elsewhere.
@@ -314,6 +326,7 @@ class Train(_Section):
         report_to: what Trainer reports to besides the run directory: tensorboard, wandb, trackio.
         arguments: further fields of transformers' TrainingArguments, by its names (push_to_hub ...).
         threads: torch's CPU threads; null leaves them. A fixed number makes runs on one machine repeat exactly.
+        seed: of the data's order, held-out parts, LoRA's first weights and dropout.
     """
 
     learning_rate: Annotated[Real, Field(ge=0)] | dict[str, Annotated[Real, Field(ge=0)]] = 1.0e-4

@@ -131,6 +131,12 @@ def test_a_missing_file_and_a_line_that_is_not_text(folder):
     assert "'utf-8' codec can't decode byte 0xff" in flaw.reason
 
 
+def test_a_file_where_the_folder_is_wanted(folder):
+    (folder / "train.jsonl").touch()
+    with pytest.raises(DataError, match=r"train\.jsonl is a file; .* the folder that holds validation\.jsonl"):
+        list(jsonl.read("own", "validation", path=folder / "train.jsonl"))
+
+
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
 def test_only_line_feeds_end_a_line(folder, separator):
     [sample] = read(folder, json.dumps({"prompt": f"one{separator}two", "answer": "a"}, ensure_ascii=False))

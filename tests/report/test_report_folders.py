@@ -43,7 +43,9 @@ def test_a_balance_stands_alone(run, balance):
 
 def test_neither(tmp_path, run):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RunError, match=r"has no recipe\.yaml, no balance\.json and no nodes; allowed are"):
+        with pytest.raises(
+            RunError, match=r"has no recipe\.yaml, no metrics\.jsonl, no balance\.json and no nodes; allowed are"
+        ):
             report_on([run, folder])
     with pytest.raises(RunError, match="no run"):
         report_on([])

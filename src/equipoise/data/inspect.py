@@ -190,7 +190,8 @@ def _file_digest(path: Path) -> bytes:
 
 def print_data(reports: Sequence[TaskReport], recipe: Recipe, console: Console) -> None:
     """Print the tables, what is wrong, and a sample of each task."""
-    table = Table("task", "part", "samples", "unreadable", "tokens: least", "mean", "most", "too long")
+    table = Table("task", "part", "samples", "unreadable", "least", "mean", "most", "too long")
+    table.caption, table.caption_justify = "least, mean and most: tokens of a sample", "left"
     for report in reports:
         for number, (part, found) in enumerate(report.parts.items()):
             lengths: Sequence[int | str] = ("-", "-", "-")

@@ -45,7 +45,7 @@ def _opened(sample: Sample, kind: str, path: Path, load: Callable[[Path], T]) ->
     try:
         return load(path)
     except Exception as error:  # decoders raise what they like on broken bytes: RuntimeError, MemoryError, struct.error
-        raise DataError(Flaw(sample.id, str(path), _cannot(kind, path, error)).line(sample.task)) from error
+        raise DataError(Flaw(sample.id, str(path), cannot(kind, path, error)).line(sample.task)) from error
 
 
 def checked(rows: Iterable[Sample | Flaw]) -> Iterator[Sample | Flaw]:
@@ -72,12 +72,12 @@ def _reason(kind: str, path: Path) -> str | None:
     try:
         load_image(path) if kind == "image" else load_audio(path)
     except Exception as error:
-        return _cannot(kind, path, error)
+        return cannot(kind, path, error)
     return None
 
 
-def _cannot(kind: str, path: Path, error: Exception) -> str:
-    """Pillow's and libsndfile's messages name the file again; ours has named it."""
+def cannot(kind: str, path: Path, error: Exception) -> str:
+    """Why a file cannot be read. Pillow's and libsndfile's messages name the file again; ours has named it."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split(":")[0]
     reason = reason or type(error).__name__
     if isinstance(error, Image.UnidentifiedImageError):

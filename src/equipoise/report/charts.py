@@ -91,6 +91,18 @@ CHARTS = (
         ("grad_norm_relative/",),
         lambda runs: figures.by_module(runs, "grad_norm_relative/", "‖G‖ / ‖θ‖"),
     ),
+)
+"""In the order of the page."""
+
+THEORY = (
+    Chart(
+        "learning-step",
+        "Learning step",
+        "H (eq. 7): how large the logits are after a module's update alone, for the size of the input that it works "
+        "on. With κ it bounds the other side's gradient: ‖G‖ of the LLM by (κ + 1) H of the encoder (Theorem 4.2).",
+        ("theory/H/",),
+        lambda runs: figures.by_module(runs, "theory/H/", "H"),
+    ),
     Chart(
         "lambda",
         "Convergence factor of Theorem A.3",
@@ -99,4 +111,4 @@ CHARTS = (
         figures.convergence_factor,
     ),
 )
-"""In the order of the page; the last stands in the section on theory."""
+"""Those of the section on theory."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equipoise.errors import RunError
-from equipoise.report.balance.page import build_balance_report
+from equipoise.report.balance.page import balance_page
 from equipoise.report.balance.view import is_balance
-from equipoise.report.comparison.page import build_comparison_report
+from equipoise.report.comparison.page import comparison_page
 from equipoise.report.comparison.view import is_comparison
-from equipoise.report.page import build_report
+from equipoise.report.page import report_page
+from equipoise.report.skeleton import Page, write_page
 from equipoise.training.run_directory import RunDirectory
 
 ALLOWED = "allowed are run directories, or one folder that `equipoise balance --out` or `compare --out` made"
@@ -29,21 +30,32 @@ def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
     Raises:
         RunError: a folder is none of these, or a balance or comparison is not alone.
     """
+    page = page_on(folders)
+    return write_page(target or folders[0] / "report.html", page)
+
+
+def page_on(folders: Sequence[Path]) -> Page:
+    """The same, not yet written.
+
+    Raises:
+        RunError: a folder is none of these, or a balance or comparison is not alone.
+    """
     if len(folders) == 1 and is_comparison(folders[0]):
-        return build_comparison_report(folders[0], target)
+        return comparison_page(folders[0])
     for folder in folders:
         if is_comparison(folder):
             raise RunError(f"{folder} is a comparison and has a report of its own; {ALLOWED}")
-        if not (is_balance(folder) or RunDirectory(folder).recipe_file.is_file()):
-            raise RunError(f"{folder} has no recipe.yaml, no balance.json and no nodes; {ALLOWED}")
+        run = RunDirectory(folder)
+        # A Trainer given to attach() leaves a log without a recipe.
+        if not (is_balance(folder) or run.recipe_file.is_file() or run.metrics_file.is_file()):
+            raise RunError(f"{folder} has no recipe.yaml, no metrics.jsonl, no balance.json and no nodes; {ALLOWED}")
     balances = [folder for folder in folders if is_balance(folder)]
     if not balances:
-        runs = [RunDirectory(folder) for folder in folders]
-        if not runs:
+        if not folders:
             raise RunError("there is no run to report on")
-        return build_report(runs, target or runs[0].report_file)
+        return report_page([RunDirectory(folder) for folder in folders])
     if len(folders) > 1:
         raise RunError(
             f"{balances[0]} is a balance and has a report of its own; found {len(folders)} folders; {ALLOWED}"
         )
-    return build_balance_report(balances[0], target)
+    return balance_page(balances[0])

@@ -32,6 +32,11 @@ def short(text: str, most: int = 24) -> str:
     return escape(shown if len(shown) <= most else f"{shown[: most - 1]}…", quote=False)
 
 
+def cut(text: str, most: int) -> str:
+    """The text, or its beginning and how long it is: a page is no place for a megabyte."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters in all)"
+
+
 def table(
     caption: str,
     header: Sequence[str],

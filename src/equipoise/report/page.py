@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from equipoise.report import tables
-from equipoise.report.charts import CHARTS, Chart
+from equipoise.report.browse import predictions_section
+from equipoise.report.charts import CHARTS, THEORY, Chart
 from equipoise.report.markup import decimal, safe, swatch, tag
 from equipoise.report.palette import LIGHT
-from equipoise.report.skeleton import NO_SCRIPT, Plot, Section, legend, missing, write_page
+from equipoise.report.settings import settings_section
+from equipoise.report.skeleton import NO_SCRIPT, Page, Plot, Section, legend, missing, write_page
+from equipoise.report.starving import starvation, unlearnt
 from equipoise.report.task_charts import task_section
 from equipoise.report.verdict import BALANCED, UNKNOWN
 from equipoise.report.view import RunView, view_all
@@ -31,28 +34,38 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
     Raises:
         RunError: there is no run.
     """
+    return write_page(target, report_page(runs))
+
+
+def report_page(runs: Sequence[RunDirectory]) -> Page:
+    """The same, not yet written.
+
+    Raises:
+        RunError: there is no run.
+    """
     views = view_all(runs)
     labels = [view.label for view in views]
     names = ", ".join(labels)
-    plots = {chart.identifier: plot for chart in CHARTS if (plot := chart.plot(views)) is not None}
     tasks, of_tasks = task_section(views)
     verdicts = '<ul class="verdicts">\n' + "".join(_verdict(v, i, views) for i, v in enumerate(views)) + "</ul>"
     scores = tables.scores(views) or missing("No scores: no run was evaluated.")
     claims = tables.claims(views) or missing("No claim was computed: balance.modules.theory.")
-    figures = "".join(_figure(chart, plots) for chart in CHARTS[:-1])
+    figures, of_modules = _charts(CHARTS, views)
+    theory, of_theory = _charts(THEORY, views)
+    predictions = predictions_section(views, [run.predictions for run in runs])
     sections = [
         Section("verdict", "Verdict", f"{verdicts}\n{tables.summary(views)}\n{scores}"),
         Section("figures", "Figures", NO_SCRIPT + figures, before=legend(labels)),
         Section("tasks", "Tasks", tasks),
-        Section("theory", "Theory", _figure(CHARTS[-1], plots) + claims),
+        Section("predictions", "Predictions", predictions or missing("No predictions: no run was evaluated.")),
+        Section("theory", "Theory", theory + claims),
         Section("modules", "Modules", tables.modules(views) or missing("No run has a module table.")),
         Section("data", "Data", tables.data(views) or missing("No run wrote down what it read (data.json).")),
-        Section("settings", "Settings", "".join(_settings(view) for view in views)),
+        Section("settings", "Settings", settings_section(views)),
     ]
     count = "One run" if len(views) == 1 else f"{len(views)} runs"
-    drawn = [*(plot for name, plot in plots.items() if name != CHARTS[-1].identifier), *of_tasks]
-    drawn += [plots[name] for name in (CHARTS[-1].identifier,) if name in plots]
-    return write_page(target, "Balance report", names, f"{count}: {names}.", sections, drawn)
+    drawn = [*of_modules, *of_tasks, *of_theory]
+    return Page("Balance report", names, f"{count}: {names}.", sections, drawn)
 
 
 def _verdict(view: RunView, index: int, views: Sequence[RunView]) -> str:
@@ -67,19 +80,27 @@ def _verdict(view: RunView, index: int, views: Sequence[RunView]) -> str:
         kappa, spread = decimal(found.kappa), decimal(found.std_log_kappa)
         numbers = f"κ {kappa}, std of log κ {spread}, {found.measurements} measurements"
         parts.append(tag("p", numbers, class_="numbers"))
-    parts.append(tag("p", found.advice))
+    parts += [tag("p", found.advice), _of_tasks(view)]
     if view.missing:
         parts.append(missing(f"Missing: {'; '.join(view.missing)}."))
     return f"<li>{''.join(parts)}</li>\n"
 
 
-def _figure(chart: Chart, plots: Mapping[str, Plot]) -> str:
-    if chart.identifier not in plots:
-        return missing(f"{chart.heading}: not shown, nothing of it was logged.")
-    return plots[chart.identifier].markup()
+def _of_tasks(view: RunView) -> str:
+    """What the log and the scores say of the tasks."""
+    found = starvation(view.columns)
+    said = "".join(tag("p", words) for words in found.sentences) if found is not None else ""
+    return said + "".join(tag("p", words) for words in unlearnt(view.tasks))
 
 
-def _settings(view: RunView) -> str:
-    if view.recipe is None:
-        return missing(f"{view.label}: no recipe.yaml.")
-    return f"<details>{tag('summary', f'{view.label}: resolved recipe')}{tag('pre', view.recipe)}</details>\n"
+def _charts(charts: Sequence[Chart], views: Sequence[RunView]) -> tuple[str, list[Plot]]:
+    """Markup of figures, with a line in the place of what was not logged; and the figures."""
+    body, plots = [], []
+    for chart in charts:
+        plot = chart.plot(views)
+        if plot is None:
+            body.append(missing(f"{chart.heading}: not shown, nothing of it was logged."))
+        else:
+            body.append(plot.markup())
+            plots.append(plot)
+    return "".join(body), plots

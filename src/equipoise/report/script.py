@@ -4,13 +4,18 @@ The page works without it but for the figures. A trace's `meta` says how it is p
 series, or a list of them for bars; `paint`, a colour of the style sheet by name; `scale: diverging`, from harm's colour
 over the panel's to help's. Its `run` hides it. `charts` is a JSON list inside the page, `Plotly`
 the inlined library; nothing is fetched, and plotly's button that would send a figure to its makers' cloud is off.
+
+What belongs to one run elsewhere in the page says so by `data-run` and goes with it. A page that is served while its
+run goes on hands new charts over by the event `equipoise:charts` (`equipoise.watching.script`).
 """
 
 from __future__ import annotations
 
-JAVASCRIPT = """
+from equipoise.report.browse_script import BROWSE
+
+FIGURES = """
 (() => {
-  const charts = JSON.parse(document.getElementById('charts').textContent);
+  let charts = JSON.parse(document.getElementById('charts').textContent);
   const root = document.documentElement;
   const hidden = new Set();
   const config = {responsive: true, displaylogo: false,
@@ -62,9 +67,16 @@ JAVASCRIPT = """
   // Paper is white, and narrower than the window.
   addEventListener('beforeprint', () => { root.classList.add('on-paper'); drawAll(680); });
   addEventListener('afterprint', () => { root.classList.remove('on-paper'); drawAll(); });
-  document.querySelectorAll('.legend input').forEach(box => box.addEventListener('change', () => {
-    hidden[box.checked ? 'delete' : 'add'](Number(box.value));
+  function toggle() {
+    document.querySelectorAll('.legend input').forEach(box => {
+      hidden[box.checked ? 'delete' : 'add'](Number(box.value));
+      document.querySelectorAll(`[data-run="${box.value}"]`).forEach(part => { part.hidden = !box.checked; });
+    });
     drawAll();
-  }));
+  }
+  document.addEventListener('change', event => { if (event.target.closest('.legend')) toggle(); });
+  document.addEventListener('equipoise:charts', event => { charts = event.detail; toggle(); });
 })();
 """
+
+JAVASCRIPT = BROWSE + FIGURES

@@ -29,7 +29,7 @@ _PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'">
+script-src 'unsafe-inline'; img-src data: blob:; media-src data:; form-action 'none'; base-uri 'none'$connect">
 <meta name="generator" content="$generator">
 <title>$title</title>
 <style>$css</style>
@@ -38,11 +38,11 @@ script-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'n
 <header>
 <h1>$heading</h1>
 <p>$subtitle</p>
-</header>
+$above</header>
 <main>
 $sections</main>
 <script type="application/json" id="charts">$charts</script>
-<script>$plotly</script>
+$before<script>$plotly</script>
 <script>$script</script>
 </body>
 </html>
@@ -100,41 +100,91 @@ class Plot:
         return f"<figure>{tag('h3', self.heading)}{plot}{tag('figcaption', self.caption)}</figure>\n"
 
 
-def write_page(
-    target: Path, heading: str, names: str, subtitle: str, sections: Sequence[Section], plots: Sequence[Plot]
-) -> Path:
-    """Write a page whole or not at all; the same arguments give the same bytes.
+@dataclass(frozen=True)
+class Live:
+    """What a served page has besides.
 
-    Args:
-        target: the file.
-        heading, names: of the page; its title is both.
+    Attributes:
+        above: markup under the heading.
+        data: a script element that holds JSON.
+        script: run before the figures are drawn.
+    """
+
+    above: str
+    data: str
+    script: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page, not yet written down.
+
+    Attributes:
+        heading, names: its title is both.
         subtitle: a sentence.
         sections: in order. Their bodies hold the markup of every plot.
         plots: in order.
+    """
+
+    heading: str
+    names: str
+    subtitle: str
+    sections: Sequence[Section]
+    plots: Sequence[Plot]
+
+    @property
+    def title(self) -> str:
+        """What the window is called."""
+        return f"{self.heading}: {self.names}"
+
+    @property
+    def whole_subtitle(self) -> str:
+        """What stands under its heading."""
+        return f"{self.subtitle} Written by {_generator()}."
+
+    def body(self) -> str:
+        """The markup of its sections."""
+        return "".join(
+            f'{part.before}<section aria-labelledby="{part.identifier}">'
+            f'<h2 id="{part.identifier}">{safe(part.heading)}</h2>\n{part.body}\n</section>\n'
+            for part in self.sections
+        )
+
+    def charts(self) -> str:
+        """Its figures as JSON that can stand inside a script element: without a `<`, no end tag can occur in it."""
+        found = [{"id": plot.identifier, **json.loads(plot.figure.to_json() or "{}")} for plot in self.plots]
+        return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
+
+    def text(self, live: Live | None = None) -> str:
+        """The file's content; the same page gives the same text.
+
+        Args:
+            live: what a page has that is served while its run goes on; a file has nothing of it.
+        """
+        return _PAGE.substitute(
+            connect="; connect-src 'self'" if live else "",
+            above=live.above if live else "",
+            before=f"{live.data}<script>{live.script}</script>\n" if live else "",
+            series=len(LIGHT),
+            generator=safe(_generator()),
+            title=safe(self.title),
+            heading=safe(self.heading),
+            subtitle=safe(self.whole_subtitle),
+            css=CSS,
+            sections=self.body(),
+            charts=self.charts(),
+            plotly=get_plotlyjs(),
+            script=JAVASCRIPT,
+        )
+
+
+def write_page(target: Path, page: Page) -> Path:
+    """Write a page whole or not at all.
 
     Returns:
         `target`.
     """
-    parts = (
-        f'{part.before}<section aria-labelledby="{part.identifier}">'
-        f'<h2 id="{part.identifier}">{safe(part.heading)}</h2>\n{part.body}\n</section>\n'
-        for part in sections
-    )
-    write_atomically(
-        target,
-        _PAGE.substitute(
-            series=len(LIGHT),
-            generator=safe(_generator()),
-            title=safe(f"{heading}: {names}"),
-            heading=safe(heading),
-            subtitle=safe(f"{subtitle} Written by {_generator()}."),
-            css=CSS,
-            sections="".join(parts),
-            charts=_specifications(plots),
-            plotly=get_plotlyjs(),
-            script=JAVASCRIPT,
-        ),
-    )
+    write_atomically(target, page.text())
     return target
 
 
@@ -153,12 +203,6 @@ def legend(labels: Sequence[str]) -> str:
 def missing(words: str) -> str:
     """A line in the place of what cannot be shown."""
     return tag("p", words, class_="missing")
-
-
-def _specifications(plots: Sequence[Plot]) -> str:
-    """The figures as JSON that can stand inside a script element: without a `<`, no end tag can occur in it."""
-    found = [{"id": plot.identifier, **json.loads(plot.figure.to_json() or "{}")} for plot in plots]
-    return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _generator() -> str:

@@ -85,14 +85,40 @@ summary { cursor: pointer; font-weight: 500; overflow-wrap: anywhere; }
 pre { background: var(--panel); border: 1px solid var(--rule); border-radius: 6px; padding: .9rem 1.1rem;
   overflow-x: auto; font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 a { color: inherit; }
+
+.controls { display: flex; flex-wrap: wrap; align-items: center; gap: .6rem 1.2rem; margin: 0 0 1rem;
+  font-size: .9rem; }
+button, select, input[type=search] { font: inherit; color: var(--ink); background: var(--page);
+  border: 1px solid var(--line); border-radius: 4px; padding: .25rem .6rem; max-width: 100%; }
+button { cursor: pointer; }
+button:hover { background: var(--panel); }
+button[aria-pressed=true] { background: var(--ink); color: var(--page); border-color: var(--ink); }
+.controls button + button { margin-left: .3rem; }
+.more { margin-top: .8rem; font-size: .9rem; }
+.task + .task { margin-top: 2rem; }
+.cards { list-style: none; margin: .8rem 0 0; padding: 0; }
+.cards > li { display: flex; flex-wrap: wrap; gap: .6rem 1.3rem; padding: 1rem 0; border-top: 1px solid var(--rule); }
+.media { flex: 0 1 14rem; display: flex; flex-direction: column; gap: .5rem; align-items: flex-start; }
+.media img { width: 100%; max-height: 14rem; object-fit: contain; object-position: left top; }
+.media audio { width: 100%; min-width: 12rem; }
+.media .missing { margin: 0; overflow-wrap: anywhere; }
+.words { flex: 1 1 18rem; min-width: 0; font-size: .92rem; }
+h4 { margin: 0 0 .35rem; font-size: .85rem; font-weight: 500; color: var(--quiet); overflow-wrap: anywhere; }
+dl { margin: 0; }
+dl > div + div { margin-top: .45rem; }
+dt { color: var(--quiet); font-size: .82rem; overflow-wrap: anywhere; }
+dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.score { margin-left: .6em; font-variant-numeric: tabular-nums; color: var(--ink); }
+.flaws { margin: .3rem 0 0; padding-left: 1.2rem; font-size: .9rem; overflow-wrap: anywhere; }
+[hidden] { display: none !important; }
 :focus-visible { outline: 2px solid var(--series-0); outline-offset: 2px; }
 
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll, .frame { overflow: visible; }
-  .legend { position: static; } .legend input, .modebar { display: none !important; }
-  figure, .verdicts > li, tr { break-inside: avoid; }
-  h2, h3, caption { break-after: avoid; }
+  .legend { position: static; } .legend input, .modebar, .controls, .more { display: none !important; }
+  figure, .verdicts > li, .cards > li, tr { break-inside: avoid; }
+  h2, h3, h4, caption { break-after: avoid; }
   pre { white-space: pre-wrap; }
 }
 """

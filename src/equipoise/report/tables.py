@@ -8,10 +8,13 @@ from typing import Any
 
 from equipoise.modules.partition import LLM
 from equipoise.report.figures import modules_of
-from equipoise.report.markup import ABSENT, decimal, table
+from equipoise.report.markup import ABSENT, cut, decimal, table, tag
 from equipoise.report.view import RunView, number
 
 SHARES = frozenset({"exact_match", "multiple_choice", "relaxed_accuracy", "box_accuracy"})
+
+FLAWS, FEW, LINE = 20, 3, 400
+"""Most samples left out that are named, so many of them that they are seen at once, most letters of each."""
 
 
 def summary(runs: Sequence[RunView]) -> str:
@@ -72,25 +75,46 @@ def scores(runs: Sequence[RunView]) -> str:
 
 
 def data(runs: Sequence[RunView]) -> str:
-    """What the runs read, and what they left out because it could not be read; empty where no run wrote it down."""
-    rows = [
-        [
-            str(task),
-            str(part),
-            run.label,
-            _count(found.get("samples")),
-            _count(found.get("skipped")),
-            str(next(iter(found.get("flaws") or ()), ABSENT)),
-        ]
-        for run in runs
-        for part, tasks in run.data.items()
-        if isinstance(tasks, dict)
-        for task, found in tasks.items()
-        if isinstance(found, dict)
-    ]
-    note = "Samples that cannot be read are left out where the recipe says data.on_error: skip; data.json names more."
-    header = ["task", "part", "run", "samples", "left out", "the first of them"]
-    return table("Samples read and left out", header, rows, note) if rows else ""
+    """What the runs read, what they left out because it could not be read, and why; empty where no run wrote it down.
+
+    An evaluation counts what it left out, in `scores.json`, and does not name it.
+    """
+    rows, lists = [], []
+    for run in runs:
+        for part, task, found in _read(run):
+            rows.append([task, part, run.label, _count(found.get("samples")), _count(found.get("skipped"))])
+            flaws = found.get("flaws")
+            if isinstance(flaws, list) and flaws:
+                lists.append(_flaws(f"{task}, {part}, {run.label}", flaws, number(found.get("skipped"))))
+    if not rows:
+        return ""
+    note = (
+        "Samples that cannot be read are left out where the recipe says data.on_error: skip. equipoise data RECIPE "
+        "names all of them."
+    )
+    return table("Samples read and left out", ["task", "part", "run", "samples", "left out"], rows, note) + "".join(
+        lists
+    )
+
+
+def _read(run: RunView) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
+    """Part, task and counts, of training and of the evaluation."""
+    for part, tasks in run.data.items():
+        for task, found in tasks.items() if isinstance(tasks, dict) else ():
+            if isinstance(found, dict):
+                yield str(part), str(task), found
+    for task, found in run.tasks.items():
+        yield str(run.scores.get("split", ABSENT)), task, {**found, "skipped": found.get("skipped", 0)}
+
+
+def _flaws(heading: str, flaws: Sequence[object], skipped: float | None) -> str:
+    """The samples that were left out, each with its file and the reason; open where they are few."""
+    lines = "".join(tag("li", cut(str(flaw), LINE)) for flaw in flaws[:FLAWS])
+    more = max(len(flaws), int(skipped or 0)) - min(len(flaws), FLAWS)
+    if more > 0:
+        lines += tag("li", f"and {more:,} more", class_="missing")
+    opened = " open" if len(flaws) <= FEW else ""
+    return f'<details{opened}>{tag("summary", f"Left out: {heading}")}<ul class="flaws">{lines}</ul></details>\n'
 
 
 def claims(runs: Sequence[RunView]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from statistics import fmean, median, pstdev
 from typing import Any
@@ -47,6 +47,7 @@ class Verdict:
         std_log_kappa: standard deviation of log kappa after the burn-in; None without measurements.
         measurements: how many that is.
         advice: one sentence.
+        lower: of a biased run, how many times lower the base learning rate of a module would have to be, by module.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Verdict:
     std_log_kappa: float | None
     measurements: int
     advice: str
+    lower: Mapping[str, float] = field(default_factory=dict)
 
 
 def diagnose(lines: Sequence[Mapping[str, Any]]) -> Verdict:
@@ -84,7 +86,8 @@ def diagnose(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     if worst.biased:
         fast, slow = worst.pair if worst.middle > 0 else worst.pair[::-1]
         advice = _advice_on_bias(worst, fast, slow, _rate_ratio(lines, fast, slow) if coordinated else None)
-        return Verdict(f"biased toward {called(fast)}", fast, worst.pair, kappa, spread, len(rows), advice)
+        lower = _lower(judged, slow, lines, coordinated)
+        return Verdict(f"biased toward {called(fast)}", fast, worst.pair, kappa, spread, len(rows), advice, lower)
     name = OSCILLATING if worst.oscillating else BALANCED
     return Verdict(name, None, worst.pair, kappa, spread, len(rows), _advice(worst, coordinated))
 
@@ -148,6 +151,23 @@ def _judge(pair: tuple[str, str], logs: list[float]) -> _Pair:
 def _pairs(modules: Sequence[str]) -> list[tuple[str, str]]:
     """Every pair as (numerator, denominator) of kappa: the later module over the earlier, so the LLM over any other."""
     return [(later, earlier) for earlier, later in combinations(modules, 2)]
+
+
+def _lower(
+    judged: Sequence[_Pair], slow: str, lines: Sequence[Mapping[str, Any]], coordinated: bool
+) -> dict[str, float]:
+    """How many times lower the base rate of each module must be that outruns `slow`, for equal drifts.
+
+    Drift is quadratic in the learning rate; what a schedule already takes off counts beside it.
+    """
+    found = {}
+    for one in judged:
+        fast, behind = one.pair if one.middle > 0 else one.pair[::-1]
+        if one.biased and behind == slow:
+            factor = math.exp(abs(one.middle) / 2) / (_rate_ratio(lines, fast, slow) if coordinated else 1.0)
+            if factor > 1:
+                found[fast] = factor
+    return found
 
 
 def _advice_on_bias(found: _Pair, fast: str, slow: str, rate_ratio: float | None) -> str:

@@ -39,6 +39,7 @@ class RunView:
         module_table: the rows of `modules.json`.
         scores: the content of `scores.json`.
         data: the content of `data.json`.
+        environment: versions and device, from `environment.json`.
         step_ratio: time of all steps over the time of all steps without balancing.
         missing: what the report cannot show of this run, in words.
     """
@@ -51,6 +52,7 @@ class RunView:
     module_table: Sequence[Mapping[str, Any]]
     scores: Mapping[str, Any]
     data: Mapping[str, Any]
+    environment: Mapping[str, Any]
     step_ratio: float | None
     verdict: Verdict
     missing: Sequence[str]
@@ -124,6 +126,7 @@ def view_one(run: RunDirectory, label: str) -> RunView:
     table = read_json(run.path / "modules.json")
     scores = read_json(run.scores_file)
     data = read_json(run.data_file)
+    environment = read_json(run.path / "environment.json")
     ratio = _step_ratio(_lines(run.timings))
     absent = {
         UNFINISHED: not run.done,
@@ -143,6 +146,7 @@ def view_one(run: RunDirectory, label: str) -> RunView:
         module_table=[row for row in table if isinstance(row, dict)] if isinstance(table, list) else [],
         scores=scores if isinstance(scores, dict) else {},
         data=data if isinstance(data, dict) else {},
+        environment=environment if isinstance(environment, dict) else {},
         step_ratio=ratio,
         verdict=diagnose(lines),
         missing=[words for words, is_absent in absent.items() if is_absent],

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
+from transformers.integrations import integration_utils
 
 import equipoise
 from equipoise.data.collate import Collator
@@ -45,6 +47,9 @@ OURS = frozenset(
         "remove_unused_columns", "dataloader_pin_memory", "label_names", "report_to", "disable_tqdm", "seed",
     }
 )  # fmt: skip
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Those that are known to get the log under its own names."""
 
 
 def train(
@@ -188,6 +193,7 @@ def preflight(recipe: Recipe) -> None:
         for name in rates:
             if name not in names:
                 raise RecipeError(f"train.learning_rate.{name}: modules that learn are {', '.join(names)}")
+    _check_trackers(recipe.train.report_to)
     build_schedule(settings, names, total_steps=1)
     build(recipe.balance.tasks, [task.name for task in recipe.tasks if task.train is not None])
     known = {field.name for field in fields(TrainingArguments)}
@@ -197,6 +203,16 @@ def preflight(recipe: Recipe) -> None:
                 "the recipe or the run directory decides it" if name in known else "TrainingArguments has no such field"
             )
             raise RecipeError(f"train.arguments.{name}: {why}")
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in integration_utils.INTEGRATION_TO_CALLBACK:
+            allowed = ", ".join(sorted(integration_utils.INTEGRATION_TO_CALLBACK))
+            raise RecipeError(f"train.report_to: found {name!r}; allowed: {allowed}")
+        # Not of all trackers does transformers say so: azure_ml hides behind mlflow.
+        if name in TRACKERS and name not in integration_utils.get_available_reporting_integrations():
+            raise RecipeError(f"train.report_to: {name} is not installed (pip install {name})")
 
 
 def training_arguments(recipe: Recipe, run: RunDirectory, samples: int, validates: bool) -> dict[str, Any]:

@@ -285,3 +285,11 @@ def test_names_that_no_file_system_has(folder, name):
 def test_a_name_must_be_a_text(folder, name):
     with pytest.raises(TypeError, match=r"^image is .*; expected a path below "):
         files.inside(folder, name, "image")
+
+
+def test_an_object_where_a_list_is_wanted(tmp_path):
+    source = tmp_path / "a.json"
+    source.write_text('\n {"data": [{"id": 1}]}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json is an object, \{\.\.\.\}; expected a list of items, \[\.\.\.\]$"):
+        list(files.json_items("own", source))
+    assert list(files.json_items("own", source, "data.item")) == [{"id": 1}]

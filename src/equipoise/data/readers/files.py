@@ -71,14 +71,24 @@ def json_items(task: str, source: Path, prefix: str = "item") -> Iterator[Any]:
         prefix: where the list is, as ijson writes it: "item" for a file that is a list, "annotations.item" for a key.
 
     Raises:
-        DataError: the file cannot be read, or ends or breaks before the list does.
+        DataError: the file cannot be read, is no list where one is asked for, or ends or breaks before the list does.
     """
+    if prefix == "item":
+        _require_list(task, source)
     yield from _streamed(task, source, lambda file: ijson.items(file, prefix, use_float=True))
 
 
 def json_pairs(task: str, source: Path, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Stream the keys and values of an object in a JSON file, likewise; the whole file's by default."""
     yield from _streamed(task, source, lambda file: ijson.kvitems(file, prefix, use_float=True))
+
+
+def _require_list(task: str, source: Path) -> None:
+    """ijson finds no item in a file that is an object, and says nothing."""
+    with opening(task, source) as file:
+        beginning = file.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip()
+    if beginning.startswith(b"{"):
+        raise DataError(f"task {task}: {source} is an object, {{...}}; expected a list of items, [...]")
 
 
 def _streamed(task: str, source: Path, parse: Any) -> Iterator[Any]:

@@ -23,10 +23,17 @@ from equipoise.data.readers.files import text_lines
 from equipoise.data.readers.plain import plain_sample
 from equipoise.data.readers.reader import Flaw, Reader, samples_of
 from equipoise.data.sample import Sample
+from equipoise.errors import DataError
 
 
 def read(task: str, split: str, path: Path) -> Iterator[Sample | Flaw]:
-    """Read one split."""
+    """Read one split.
+
+    Raises:
+        DataError: the path is a file, or the folder has no file of the split.
+    """
+    if path.is_file():
+        raise DataError(f"task {task}: {path} is a file; the jsonl reader takes the folder that holds {split}.jsonl")
     source = path / f"{split}.jsonl"
 
     def make(place_and_line: tuple[str, bytes]) -> Sample:

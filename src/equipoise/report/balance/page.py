@@ -13,7 +13,7 @@ from equipoise.report.balance.verdict import Finding, caveat, findings
 from equipoise.report.balance.view import BalanceView, view_balance
 from equipoise.report.figures import SMOOTHED
 from equipoise.report.markup import tag
-from equipoise.report.skeleton import NO_SCRIPT, Plot, Section, legend, missing, write_page
+from equipoise.report.skeleton import NO_SCRIPT, Page, Plot, Section, legend, missing, write_page
 from equipoise.report.task_charts import TASK_LOSS, task_table
 from equipoise.report.task_figures import PREFIXES, WEIGHT, constant_weights, tasks_of, weights_by_run
 from equipoise.report.view import RunView, number
@@ -35,6 +35,11 @@ def build_balance_report(folder: Path, target: Path | None = None) -> Path:
     Returns:
         `target`.
     """
+    return write_page(target or folder / "report.html", balance_page(folder))
+
+
+def balance_page(folder: Path) -> Page:
+    """The same, not yet written."""
     view = view_balance(folder)
     parts = {
         "tasks": ("What the tasks do for each other", _tasks(view)),
@@ -48,7 +53,7 @@ def build_balance_report(folder: Path, target: Path | None = None) -> Path:
     sections += [Section(name, heading, body) for name, (heading, (body, _)) in parts.items() if body]
     plots = [plot for _, (_, found) in parts.values() for plot in found]
     subtitle = f"{len(view.tasks)} balanced tasks: {', '.join(map(view.called, view.tasks)) or 'not known yet'}."
-    return write_page(target or folder / "report.html", "Task balance", view.label, subtitle, sections, plots)
+    return Page("Task balance", view.label, subtitle, sections, plots)
 
 
 def _verdict(view: BalanceView) -> str:

@@ -12,7 +12,7 @@ from equipoise.report.comparison import charts
 from equipoise.report.comparison.view import ComparisonView, view_comparison
 from equipoise.report.markup import swatch, table, tag
 from equipoise.report.palette import LIGHT
-from equipoise.report.skeleton import NO_SCRIPT, Plot, Section, legend, missing, write_page
+from equipoise.report.skeleton import NO_SCRIPT, Page, Plot, Section, legend, missing, write_page
 
 TONES = {BETTER: "good", WORSE: "poor", MIXED: "poor"}
 
@@ -29,6 +29,11 @@ def build_comparison_report(folder: Path, target: Path | None = None) -> Path:
     Returns:
         `target`.
     """
+    return write_page(target or folder / "report.html", comparison_page(folder))
+
+
+def comparison_page(folder: Path) -> Page:
+    """The same, not yet written."""
     view = view_comparison(folder)
     summary = view.summary
     scores, learning = charts.of_scores(view), charts.of_learning(view)
@@ -52,7 +57,7 @@ def build_comparison_report(folder: Path, target: Path | None = None) -> Path:
     subtitle = f"{_count(len(view.methods), 'method')} with {_count(len(view.seeds), 'seed')} each"
     subtitle += f": {', '.join(view.methods)}." if view.methods else "."
     every = [plot for _, _, plots, _ in drawn for plot in plots]
-    return write_page(target or folder / "report.html", "Comparison", view.label, subtitle, sections, every)
+    return Page("Comparison", view.label, subtitle, sections, every)
 
 
 def _verdict(view: ComparisonView) -> str:
