@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.report.view import Column
 
+Values = NDArray[np.float64]
 STRETCHES = 300
 """Stretches of steps that a long run is drawn in: two points each of the mean, the farthest of the band."""
 
@@ -42,35 +45,39 @@ def band(columns: Sequence[Column], smoothed: int = 1, logarithmic: bool = False
     Returns:
         None where there is no step at which all of them have a value.
     """
-    seeds: list[dict[float, float]] = []
-    for steps, values in columns:
-        kept = [(step, value) for step, value in zip(steps, values, strict=True) if value > 0 or not logarithmic]
-        own = [value for _, value in kept]
-        if smoothed > 1:
-            # Not by running sums: what they lose is more than a small value after a large one.
-            own = [fmean(own[max(0, i + 1 - smoothed) : i + 1]) for i in range(len(own))]
-        seeds.append(dict(zip([step for step, _ in kept], own, strict=True)))
-    shared = sorted(set(seeds[0]).intersection(*seeds[1:])) if seeds else []
-    if not shared:
+    seeds: list[tuple[Values, Values]] = []
+    for column in columns:
+        steps, first = np.unique(np.asarray(column[0], dtype=float), return_index=True)
+        values = np.asarray(column[1], dtype=float)[first]
+        kept = values > 0 if logarithmic else np.full(len(values), True)
+        seeds.append((steps[kept], _trailing_mean(values[kept], smoothed)))
+    if not seeds:
         return None
-    rows = [[own[step] for own in seeds] for step in shared]
-    means = [math.exp(fmean(map(math.log, row))) if logarithmic else fmean(row) for row in rows]
-    return _thinned(Band(shared, means, [min(row) for row in rows], [max(row) for row in rows], len(seeds)))
+    shared = reduce(np.intersect1d, [steps for steps, _ in seeds])
+    if not len(shared):
+        return None
+    rows = np.stack([values[np.searchsorted(steps, shared)] for steps, values in seeds])
+    mean = np.exp(np.log(rows).mean(axis=0)) if logarithmic else rows.mean(axis=0)
+    return _thinned(shared, mean, rows.min(axis=0), rows.max(axis=0), len(seeds))
 
 
-def _thinned(whole: Band) -> Band:
+def _trailing_mean(values: Values, size: int) -> Values:
+    """Not by running sums: what they lose is more than a small value after a large one."""
+    if size == 1 or not len(values):
+        return values
+    padded = np.concatenate([np.zeros(size - 1), values])
+    counts = np.minimum(np.arange(1, len(values) + 1), size)
+    sums: Values = np.lib.stride_tricks.sliding_window_view(padded, size).sum(axis=1)
+    return sums / counts
+
+
+def _thinned(steps: Values, mean: Values, low: Values, high: Values, seeds: int) -> Band:
     """Of each stretch of steps the mean's lowest and highest point, with the band's farthest: no spike is lost."""
-    count = len(whole.steps)
-    if count <= 2 * STRETCHES:
-        return whole
-    size = -(-count // STRETCHES)
-    kept: list[int] = []
-    low: list[float] = []
-    high: list[float] = []
-    for start in range(0, count, size):
-        stretch = range(start, min(start + size, count))
-        ends = sorted({min(stretch, key=whole.mean.__getitem__), max(stretch, key=whole.mean.__getitem__)})
-        kept += ends
-        low += [min(whole.low[i] for i in stretch)] * len(ends)
-        high += [max(whole.high[i] for i in stretch)] * len(ends)
-    return Band([whole.steps[i] for i in kept], [whole.mean[i] for i in kept], low, high, whole.seeds)
+    if len(steps) > 2 * STRETCHES:
+        kept: list[int] = []
+        for stretch in np.array_split(np.arange(len(steps)), STRETCHES):
+            ends = sorted({int(stretch[mean[stretch].argmin()]), int(stretch[mean[stretch].argmax()])})
+            kept += ends
+            low[ends], high[ends] = low[stretch].min(), high[stretch].max()
+        steps, mean, low, high = steps[kept], mean[kept], low[kept], high[kept]
+    return Band(steps.tolist(), mean.tolist(), low.tolist(), high.tolist(), seeds)
