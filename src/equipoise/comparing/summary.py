@@ -49,7 +49,7 @@ TIME = Quantity("step time", better=None, ratio=True, tested=False)
 DELTA_I, DELTA_E = Quantity("Delta I %"), Quantity("Delta E %", better="lower")
 _READ: tuple[tuple[Quantity, Callable[[Measured], float | None]], ...] = (
     (LOSS, lambda run: run.validation_loss),
-    (KAPPA, lambda run: run.kappa),
+    (KAPPA, lambda run: run.kappa or None),  # what underflows to 0 has no logarithm
     (SPREAD, lambda run: run.std_log_kappa),
     (TIME, lambda run: run.step_time),
 )

@@ -176,7 +176,7 @@ def _axis(summary: Summary, quantity: Quantity) -> dict[str, Any]:
     low, high = low - room, high + room
     if not quantity.ratio:
         return {"range": [low, high]}
-    tick = "D1" if high - low < 0.7 else "D2" if high - low < 3.5 else 1
+    tick = "D1" if high - low < 0.35 else "D2" if high - low < 3.5 else 1
     return {"type": "log", "range": [low, high], "dtick": tick, "tickformat": "~g"}
 
 
