@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.request
 import webbrowser
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,9 +24,12 @@ def watch(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What a reader gets, who then presses Ctrl-C."""
     found: list[str] = []
+    ended = threading.Event()
+    # A shell starts what it sends to the background with SIGINT ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Interrupted(WatchServer):
         def serve_forever(self, poll_interval: float = 0.01) -> None:
@@ -35,16 +39,22 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                         found.append(page.read().decode())
                 finally:
                     os.kill(os.getpid(), signal.SIGINT)
+                    if not ended.wait(60):
+                        found.append("Ctrl-C did nothing")
+                        self.shutdown()
 
             reader = threading.Thread(target=read)
             reader.start()
             try:
                 super().serve_forever(poll_interval)
             finally:
+                ended.set()
                 reader.join()
 
     monkeypatch.setattr(serve, "WatchServer", Interrupted)
-    return found
+    yield found
+    signal.signal(signal.SIGINT, before)
+    assert len(found) == 1
 
 
 def test_it_answers_until_ctrl_c(watch, answers, tmp_path):

@@ -79,6 +79,14 @@ def test_balance_and_ignorance_ask_for_nothing(tmp_path):
     assert remedies(view(tmp_path, [{"step": 1, "loss": 2.0}], "b")) == []
 
 
+def test_every_module_that_learns_is_named_and_no_other(tmp_path):
+    """A recipe's map of rates must hold them all, one at rate 0 too."""
+    rows = [{"module": "projector", "trainable": 9, "learning_rate": 0.0}, {"module": "llm", "trainable": 9,
+            "learning_rate": 1e-4}, {"module": "vision_tower", "trainable": 0, "learning_rate": 0.0}]  # fmt: skip
+    run = view(tmp_path, log_lines({"llm": [math.log(9.0)] * 40}), modules=rows)
+    assert base_rates(run) == {"projector": 0.0, "llm": 1e-4}
+
+
 def test_base_rates_from_a_log_alone(tmp_path):
     """The rate behind the factors, at its highest: past warm-up and before the decay. A waiting module has factor 0."""
     log = log_lines({"llm": around(0, 0.1, 10)})

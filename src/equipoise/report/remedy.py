@@ -61,7 +61,7 @@ def base_rates(run: RunView) -> dict[str, float]:
     table = {
         str(row.get("module")): rate
         for row in run.module_table
-        if row.get("trainable") and (rate := number(row.get("learning_rate")))
+        if row.get("trainable") and (rate := number(row.get("learning_rate"))) is not None
     }
     if table:
         return table
