@@ -84,7 +84,7 @@ def _page() -> Iterator[str]:
         for setting in settings(section):
             default = "must be given" if setting.default is None else f"default `{setting.default}`"
             meaning = setting.meaning
-            if meaning[1:2].islower():  # a word, and no symbol
+            if meaning[1:2].islower() or meaning.startswith("a "):  # a word, and no symbol
                 meaning = meaning[0].upper() + meaning[1:]
             yield f"`{setting.name}`{{ #{section}.{setting.name} }}: {setting.takes}; {default}\n\n:   {meaning}\n"
 

@@ -195,7 +195,7 @@ class Task(_Section):
         reader: which dataset format.
         path: its folder or file; readers of packaged data need none.
         metric: how answers are scored; null for a task that is trained on but not scored.
-        train, validation, test: split names; null leaves that part out.
+        train, validation, test: the split that this part is read from; null leaves the part out.
         hold_out: part name to its number of samples, drawn from the training split, for data that comes without splits.
         merge: questions about the same images become one conversation, shuffled (training part alone).
         max_turns: most questions of a merged conversation; images with more make several conversations.
