@@ -129,7 +129,7 @@ def write_page(
             heading=safe(heading),
             subtitle=safe(f"{subtitle} Written by {_generator()}."),
             css=CSS,
-            sections="".join(parts),
+            sections=_contents(sections) + "".join(parts),
             charts=_specifications(plots),
             plotly=get_plotlyjs(),
             script=JAVASCRIPT,
@@ -153,6 +153,12 @@ def legend(labels: Sequence[str]) -> str:
 def missing(words: str) -> str:
     """A line in the place of what cannot be shown."""
     return tag("p", words, class_="missing")
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    """Where the page's parts are."""
+    links = "".join(f'<a href="#{part.identifier}">{safe(part.heading)}</a>\n' for part in sections)
+    return f'<nav aria-label="Parts of this page">\n{links}</nav>\n'
 
 
 def _specifications(plots: Sequence[Plot]) -> str:
