@@ -220,13 +220,12 @@ def test_paper(browser, one):
     before = browser.ask(width)
     pdf = browser.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
     assert len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(pdf))) > 3
+    browser.wait(f"{width} === arguments[0]", before)
     browser.ask("dispatchEvent(new Event('beforeprint'))")
-    assert browser.wait(f"return (() => {{ {width} }})() === 680")
-    assert browser.ask("return getComputedStyle(document.querySelector('#kappa .main-svg')).backgroundColor") == rgb(
-        "#ffffff"
-    )
+    browser.wait(f"{width} === 680")
+    assert browser.ask(FAINT) == []
     browser.ask("dispatchEvent(new Event('afterprint'))")
-    assert browser.wait(f"return (() => {{ {width} }})() === arguments[0]", before)
+    browser.wait(f"{width} === arguments[0]", before)
 
 
 def unevaluated(run):
@@ -258,7 +257,7 @@ def empty(run):
     [
         (unevaluated, 11, "not evaluated (scores.json)"),
         (killed, 11, "training has not finished"),
-        (after_one_step, 10, "this run has 1 so far"),
+        (after_one_step, 9, "this run has 1 so far"),
         (before_any_step, 0, "no step was logged"),
         (empty, 0, "no recipe.yaml"),
     ],

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equipoise.report.inlined import LIMIT, Inliner
-from equipoise.report.markup import ABSENT, cut, decimal, safe, swatch, tag
+from equipoise.report.markup import cut, decimal, safe, swatch, tag
 from equipoise.report.palette import LIGHT
 from equipoise.report.predictions import Question, TaskPredictions, read_predictions
 from equipoise.report.skeleton import missing
@@ -129,8 +129,7 @@ def _who(runs: Sequence[RunView], run: int) -> str:
 
 
 def _score(score: float | None) -> str:
-    shown = ABSENT if score is None else decimal(score)
-    return f' <span class="score">score {shown}</span>'
+    return f' <span class="score">{"no score" if score is None else f"score {decimal(score)}"}</span>'
 
 
 def _text(name: str, text: str, most: int) -> str:

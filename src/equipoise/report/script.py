@@ -65,7 +65,11 @@ FIGURES = """
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawAll());
   // Paper is white, and narrower than the window.
   addEventListener('beforeprint', () => { root.classList.add('on-paper'); drawAll(680); });
-  addEventListener('afterprint', () => { root.classList.remove('on-paper'); drawAll(); });
+  addEventListener('afterprint', () => {
+    root.classList.remove('on-paper');
+    charts.forEach(chart => Plotly.purge(chart.id));  // else a figure keeps the width that it once was given
+    drawAll();
+  });
   document.querySelectorAll('.legend input').forEach(box => box.addEventListener('change', () => {
     hidden[box.checked ? 'delete' : 'add'](Number(box.value));
     document.querySelectorAll(`[data-run="${box.value}"]`).forEach(part => { part.hidden = !box.checked; });

@@ -57,7 +57,7 @@ header p, .note, figcaption, .missing { color: var(--quiet); font-size: .9rem; }
 .verdicts .missing { border-top: 1px solid var(--rule); padding-top: .5rem; margin: .7rem 0 0; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .45em; }
 
-.scroll { overflow-x: auto; margin-top: 1.75rem; }
+.scroll { overflow-x: auto; margin-top: 1.75rem; position: relative; /* holds what is unseen */ }
 .frame { overflow-x: auto; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
@@ -66,7 +66,7 @@ th, td { text-align: left; padding: .38rem .9rem .38rem 0; border-bottom: 1px so
   vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--quiet); font-weight: 500; vertical-align: bottom; border-bottom-color: var(--line); }
-tbody th { font-weight: 500; min-width: 7.5rem; overflow-wrap: break-word; }
+tbody th { font-weight: 500; min-width: 7.5rem; overflow-wrap: anywhere; }
 .number { text-align: right; }
 td { white-space: nowrap; }
 
@@ -96,6 +96,7 @@ button:hover { background: var(--panel); }
 button[aria-pressed=true] { background: var(--ink); color: var(--page); border-color: var(--ink); }
 .controls button + button { margin-left: .3rem; }
 .more { margin-top: .8rem; font-size: .9rem; }
+.task { margin-top: 1.2rem; }
 .task + .task { margin-top: 2rem; }
 .cards { list-style: none; margin: .8rem 0 0; padding: 0; }
 .cards > li { display: flex; flex-wrap: wrap; gap: .6rem 1.3rem; padding: 1rem 0; border-top: 1px solid var(--rule); }
