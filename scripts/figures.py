@@ -2,6 +2,7 @@
 
 python scripts/figures.py kappa runs/demo docs/kappa.png
 python scripts/figures.py balance runs/embedded-mixture-balance docs
+python scripts/figures.py page docs/reports/demo.html docs/report-demo.png 1150
 """
 
 import shutil
@@ -19,18 +20,24 @@ from equipoise.training.run_directory import RunDirectory
 
 
 def photograph(figure: go.Figure, target: Path, width: int, height: int, scale: int = 1) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        sys.exit("no Chromium found on PATH")
     figure.update_layout(width=width, height=height, paper_bgcolor="white", plot_bgcolor="white")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "figure.html"
         figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False, "showSendToCloud": False})
+        photograph_page(page, target, width + 16, height + 16, scale)
+
+
+def photograph_page(page: Path, target: Path, width: int, height: int, scale: int = 1) -> None:
+    """The top of a page, as a window of that size shows it."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        sys.exit("no Chromium found on PATH")
+    with tempfile.TemporaryDirectory() as profile:
         command = [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--hide-scrollbars", f"--user-data-dir={folder}/profile", f"--window-size={width + 16},{height + 16}",
+            "--hide-scrollbars", f"--user-data-dir={profile}", f"--window-size={width},{height}",
             f"--force-device-scale-factor={scale}",
-            "--virtual-time-budget=5000", f"--screenshot={target.resolve()}", page.as_uri(),
+            "--virtual-time-budget=5000", f"--screenshot={target.resolve()}", page.resolve().as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)
     print(target)
@@ -56,5 +63,7 @@ if __name__ == "__main__":
             kappa(Path(runs), Path(target))
         case ["balance", results, folder]:
             balance(Path(results), Path(folder))
+        case ["page", report, target, height]:
+            photograph_page(Path(report), Path(target), 1100, int(height))
         case _:
             sys.exit(__doc__)
