@@ -92,7 +92,7 @@ def test_one_seed_has_no_band_and_no_interval(tmp_path):
 def test_a_begun_comparison_says_what_is_missing(tmp_path):
     page = page_of(write_comparison(tmp_path / "begun", done=4))
     assert (
-        "5 of 9 runs: commit-clr with seed 1, commit with seed 1, constant with seed 2, commit-clr with seed 2, ..."
+        "5 of 9 runs: commit-clr with seed 1, commit with seed 1, constant with seed 2, commit-clr with seed 2 and 1 more"
         in (page.text)
     )
     page = page_of(write_comparison(tmp_path / "empty", done=0))
