@@ -91,10 +91,8 @@ def test_one_seed_has_no_band_and_no_interval(tmp_path):
 
 def test_a_begun_comparison_says_what_is_missing(tmp_path):
     page = page_of(write_comparison(tmp_path / "begun", done=4))
-    assert (
-        "5 of 9 runs: commit-clr with seed 1, commit with seed 1, constant with seed 2, commit-clr with seed 2, ..."
-        in (page.text)
-    )
+    first = "commit-clr with seed 1, commit with seed 1, constant with seed 2, commit-clr with seed 2"
+    assert f"5 of 9 runs: {first} and 1 more" in page.text
     page = page_of(write_comparison(tmp_path / "empty", done=0))
     assert "Nothing can be said before two methods have been run with the same seed." in page.text
     assert "No scores yet." in page.text

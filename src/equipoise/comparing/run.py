@@ -67,7 +67,7 @@ class Comparison:
 
     def sweep(self) -> None:
         """Delete the temporary files that a killed process left beside what it was about to replace."""
-        for leftover in self.path.glob(".comparison.*-*"):
+        for leftover in [*self.path.glob(".comparison.*-*"), *self.path.glob(".report.html-*")]:
             leftover.unlink()
 
 

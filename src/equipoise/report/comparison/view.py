@@ -162,5 +162,5 @@ def _list(value: Any) -> list[Any]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of many names."""
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    """The first of many names, and how many others."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
