@@ -52,6 +52,7 @@ def log_lines(
                 averages.append(line["kappa_average"])
             line["theory/lambda"] = (averages[-1] + 1) / (averages[-2] + 1) if len(averages) > 1 else None
             line |= {f"theory/gradient_bound_holds/{module}": float(noise.random() < 0.9) for module in modules[-2:]}
+            line |= {f"theory/H/{module}": 10 + place + step / 100 for place, module in enumerate(modules)}
             line |= {"theory/triangle_holds": float(noise.random() < 0.7), "theory/lipschitz_gamma": 13.2}
         lines.append(line)
         if step % (count * every // 4 or 1) == 0:
@@ -68,7 +69,10 @@ def around(centre: float, spread: float, count: int = 60, seed: int = 0) -> list
 def write_run(
     path: Path, lines: Sequence[Mapping[str, Any]], schedule: str = "constant", task: str = "vqa", **tables: Any
 ) -> RunDirectory:
-    """A finished and evaluated run. `tables` replaces `scores`, `data`, `modules` or `recipe`."""
+    """A finished and evaluated run. `tables` replaces `scores`, `data`, `modules` or `recipe`.
+
+    `predictions`, by task, is a list of lines.
+    """
     path.mkdir(parents=True)
     run = RunDirectory(path)
     recipe = tables.get("recipe") or {
@@ -95,5 +99,15 @@ def write_run(
     run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     timings = [{"step": line["step"], "step_seconds": 1.3, "balance_seconds": 0.3} for line in lines if "loss" in line]
     run.timings_file.write_text("".join(json.dumps(line) + "\n" for line in timings), encoding="utf-8")
+    for name, answers in tables.get("predictions", {}).items():
+        run.predictions.mkdir(exist_ok=True)
+        text = "".join(json.dumps(answer) + "\n" for answer in answers)
+        (run.predictions / f"{name}.jsonl").write_text(text, encoding="utf-8")
     run.done_file.write_text("{}", encoding="utf-8")
     return run
+
+
+def answered(number: int, score: float | None = 0.0, **changed: Any) -> dict[str, Any]:
+    """A line of `predictions/TASK.jsonl`, as the evaluation writes it."""
+    line = {"id": f"q{number}", "prompt": f"what is {number}?", "prediction": "two", "references": [f"{number}"]}
+    return {**line, "score": score, "images": [], "audios": [], **changed}

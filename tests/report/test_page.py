@@ -41,14 +41,23 @@ def test_one_run(tmp_path, three):
         "embedded:smol-vlm",
     ):
         assert words in page.text
-    assert [chart["id"] for chart in page.charts] == ["kappa", "drift", "learning-rate", "loss", "gradient", "lambda"]
+    assert [chart["id"] for chart in page.charts] == [
+        "kappa",
+        "drift",
+        "learning-rate",
+        "loss",
+        "gradient",
+        "learning-step",
+        "lambda",
+    ]
     assert not page.all("fieldset")
 
 
 def test_samples_that_were_left_out_are_counted(tmp_path, three):
     page = report(tmp_path, three[0])
     at = page.text.index("Samples read and left out")
-    assert re.search(r"vqa\s*train\s*constant\s*2,000\s*3\s*task vqa: sample 7: a.png: broken", page.text[at:])
+    assert re.search(r"vqa\s*train\s*constant\s*2,000\s*3\s", page.text[at:])
+    assert "Left out: vqa, train, constanttask vqa: sample 7: a.png: brokenand 2 more" in page.text
 
 
 @pytest.mark.parametrize("data", [[], {"train": []}, {"train": {"vqa": []}}, {"train": {"vqa": {"flaws": None}}}])
@@ -82,8 +91,11 @@ def test_same_runs_same_bytes(tmp_path, three):
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path, three):
     page = report(tmp_path, *three)
+    assert {link["href"] for link in page.all("a")} == {f"#{heading['id']}" for heading in page.all("h2")}
     for tag, attributes in page.elements:
-        assert not {"src", "href", "srcset", "data", "action", "background"} & set(attributes), tag
+        assert not {"srcset", "data", "action", "background", "poster"} & set(attributes), tag
+        assert (attributes.get("src") or "data:").startswith("data:"), tag
+        assert (attributes.get("href") or "#").startswith("#"), tag
     assert not page.all("link")
     assert not re.search(r"url\(|@import", "".join(page.styles))
     assert len(page.scripts) == 3  # the figures, plotly once, our own
@@ -134,14 +146,14 @@ def test_empty_run(tmp_path):
     empty = RunDirectory(tmp_path / "empty")
     page = report(tmp_path, empty)
     assert page.charts == []
-    assert page.text.count("not shown, nothing of it was logged") == 6
+    assert page.text.count("not shown, nothing of it was logged") == 7
     assert "no recipe.yaml" in page.text
 
 
 def test_a_figure_says_which_run_it_lacks(tmp_path, three):
     bare = write_run(tmp_path / "bare", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
     page = report(tmp_path, three[0], bare)
-    assert page.text.count("Nothing was logged by bare.") == 5
+    assert page.text.count("Nothing was logged by bare.") == 6
 
 
 def test_figures_have_names_and_captions(tmp_path, three):

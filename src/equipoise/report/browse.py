@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equipoise.report.inlined import LIMIT, Inliner
-from equipoise.report.markup import ABSENT, cut, decimal, safe, swatch, tag
+from equipoise.report.markup import cut, decimal, safe, swatch, tag
 from equipoise.report.palette import LIGHT
 from equipoise.report.predictions import Question, TaskPredictions, read_predictions
 from equipoise.report.skeleton import missing
@@ -23,19 +23,20 @@ REFERENCES, MEDIA = 5, 4
 """Most references, and most pictures and clips, of a card."""
 
 
-def predictions_section(runs: Sequence[RunView], folders: Sequence[Path]) -> str:
+def predictions_section(runs: Sequence[RunView], folders: Sequence[Path], room: int = LIMIT) -> str:
     """Markup of the section; empty where no run has predictions.
 
     Args:
         folders: each run's `predictions`.
+        room: letters that pictures and clips take at most.
     """
     tasks = read_predictions(folders)
     if not tasks:
         return ""
-    inliner = Inliner()
+    inliner = Inliner(room)
     media = _media(tasks, inliner)
     groups = "".join(_group(task, number, runs, media) for number, task in enumerate(tasks))
-    limit = f"{LIMIT / 1e6:g} MB"
+    limit = f"{room / 1e6:.1f} MB"
     left_out = [
         f"Pictures and clips that did not fit into {limit}: {inliner.left_out:,}." if inliner.left_out else "",
         f"Pictures and clips that could not be read: {inliner.unreadable:,}." if inliner.unreadable else "",
@@ -128,8 +129,7 @@ def _who(runs: Sequence[RunView], run: int) -> str:
 
 
 def _score(score: float | None) -> str:
-    shown = ABSENT if score is None else decimal(score)
-    return f' <span class="score">score {shown}</span>'
+    return f' <span class="score">{"no score" if score is None else f"score {decimal(score)}"}</span>'
 
 
 def _text(name: str, text: str, most: int) -> str:

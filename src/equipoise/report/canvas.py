@@ -23,6 +23,7 @@ POINTS = 2000
 """Most points of one line. More would not be seen, and a run of 100,000 steps would weigh tens of megabytes."""
 
 PANEL, MARGINS = 250, 90  # pixels
+DECADES = 0.4  # least span of a logarithmic axis; from 1 to 2 it is 0.3
 LEGEND = 60  # most letters of a name in a legend
 AXIS: dict[str, Any] = {
     "gridcolor": "#e4e7ea", "linecolor": "#b8bfc6", "tickcolor": "#b8bfc6", "ticks": "outside", "showline": True,
@@ -134,6 +135,9 @@ def fit_logarithmic(
         lowest: where the axis ends, whatever lies below.
     """
     low, high = _fit(figure, include, lowest, logarithmic=True)
+    if high - low < DECADES:  # between two neighbouring digits there would be no tick
+        low, high = (low + high - DECADES) / 2, (low + high + DECADES) / 2
+        figure.update_yaxes(range=[low, high])
     decades = high - low
     tick = "D1" if decades < 0.7 else "D2" if decades < 3.5 else max(1, round(decades / 8))
     figure.update_yaxes(type="log", tickformat=tickformat, dtick=tick)

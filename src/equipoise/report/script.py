@@ -66,7 +66,11 @@ FIGURES = """
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawAll());
   // Paper is white, and narrower than the window.
   addEventListener('beforeprint', () => { root.classList.add('on-paper'); drawAll(680); });
-  addEventListener('afterprint', () => { root.classList.remove('on-paper'); drawAll(); });
+  addEventListener('afterprint', () => {
+    root.classList.remove('on-paper');
+    charts.forEach(chart => Plotly.purge(chart.id));  // else a figure keeps the width that it once was given
+    drawAll();
+  });
   function toggle() {
     document.querySelectorAll('.legend input').forEach(box => {
       hidden[box.checked ? 'delete' : 'add'](Number(box.value));

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from equipoise.report.markup import ABSENT, safe, table, tag
 from equipoise.report.skeleton import missing
 from equipoise.report.view import RunView
@@ -27,7 +25,7 @@ def differences(runs: Sequence[RunView]) -> str:
     known = [run for run in runs if run.recipe is not None]
     if len(known) < 2:
         return ""
-    flat = [dict(_flat(run.recipe)) for run in known]
+    flat = [dict(_values(run.settings, "")) for run in known]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     unlike = [key for key in keys if len({settings.get(key, ABSENT) for settings in flat}) > 1]
     if not unlike:
@@ -53,15 +51,8 @@ def _recipe(run: RunView) -> str:
     return f"<details><summary>{safe(run.label)}: resolved recipe</summary>{tag('pre', run.recipe)}</details>\n"
 
 
-def _flat(recipe: str | None) -> Iterator[tuple[str, str]]:
-    """Each value of a recipe by its path, `train.learning_rate`; a task's by its name, wherever it stands."""
-    try:
-        yield from _values(yaml.safe_load(recipe or ""), "")
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there never was
-        return
-
-
 def _values(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Each value of a recipe by its path, `train.learning_rate`; a task's by its name, wherever it stands."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):

@@ -143,8 +143,8 @@ class Page:
         return f"{self.subtitle} Written by {_generator()}."
 
     def body(self) -> str:
-        """The markup of its sections."""
-        return "".join(
+        """The markup of its sections, and before them where they are."""
+        return _contents(self.sections) + "".join(
             f'{part.before}<section aria-labelledby="{part.identifier}">'
             f'<h2 id="{part.identifier}">{safe(part.heading)}</h2>\n{part.body}\n</section>\n'
             for part in self.sections
@@ -203,6 +203,12 @@ def legend(labels: Sequence[str]) -> str:
 def missing(words: str) -> str:
     """A line in the place of what cannot be shown."""
     return tag("p", words, class_="missing")
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    """Where the page's parts are."""
+    links = "".join(f'<a href="#{part.identifier}">{safe(part.heading)}</a>\n' for part in sections)
+    return f'<nav aria-label="Parts of this page">\n{links}</nav>\n'
 
 
 def _generator() -> str:

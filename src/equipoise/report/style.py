@@ -57,7 +57,7 @@ header p, .note, figcaption, .missing { color: var(--quiet); font-size: .9rem; }
 .verdicts .missing { border-top: 1px solid var(--rule); padding-top: .5rem; margin: .7rem 0 0; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .45em; }
 
-.scroll { overflow-x: auto; margin-top: 1.75rem; }
+.scroll { overflow-x: auto; margin-top: 1.75rem; position: relative; /* holds what is unseen */ }
 .frame { overflow-x: auto; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
@@ -66,11 +66,11 @@ th, td { text-align: left; padding: .38rem .9rem .38rem 0; border-bottom: 1px so
   vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--quiet); font-weight: 500; vertical-align: bottom; border-bottom-color: var(--line); }
-tbody th { font-weight: 500; min-width: 7.5rem; overflow-wrap: break-word; }
+tbody th { font-weight: 500; min-width: 7.5rem; overflow-wrap: anywhere; }
 .number { text-align: right; }
 td { white-space: nowrap; }
 
-.legend { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; margin: 0;
+.legend { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; margin: 1rem 0 0;
   padding: .55rem 0; border: 0; background: var(--page); border-bottom: 1px solid var(--rule); font-size: .9rem; }
 .legend legend { float: left; padding: 0; margin-right: 1.3rem; color: var(--quiet); }
 .legend label { cursor: pointer; overflow-wrap: anywhere; }
@@ -85,6 +85,7 @@ summary { cursor: pointer; font-weight: 500; overflow-wrap: anywhere; }
 pre { background: var(--panel); border: 1px solid var(--rule); border-radius: 6px; padding: .9rem 1.1rem;
   overflow-x: auto; font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 a { color: inherit; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin-top: .9rem; font-size: .9rem; }
 
 .controls { display: flex; flex-wrap: wrap; align-items: center; gap: .6rem 1.2rem; margin: 0 0 1rem;
   font-size: .9rem; }
@@ -95,6 +96,7 @@ button:hover { background: var(--panel); }
 button[aria-pressed=true] { background: var(--ink); color: var(--page); border-color: var(--ink); }
 .controls button + button { margin-left: .3rem; }
 .more { margin-top: .8rem; font-size: .9rem; }
+.task { margin-top: 1.2rem; }
 .task + .task { margin-top: 2rem; }
 .cards { list-style: none; margin: .8rem 0 0; padding: 0; }
 .cards > li { display: flex; flex-wrap: wrap; gap: .6rem 1.3rem; padding: 1rem 0; border-top: 1px solid var(--rule); }
@@ -105,10 +107,11 @@ button[aria-pressed=true] { background: var(--ink); color: var(--page); border-c
 .words { flex: 1 1 18rem; min-width: 0; font-size: .92rem; }
 h4 { margin: 0 0 .35rem; font-size: .85rem; font-weight: 500; color: var(--quiet); overflow-wrap: anywhere; }
 dl { margin: 0; }
-dl > div + div { margin-top: .45rem; }
-dt { color: var(--quiet); font-size: .82rem; overflow-wrap: anywhere; }
-dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.score { margin-left: .6em; font-variant-numeric: tabular-nums; color: var(--ink); }
+dl > div { display: grid; grid-template-columns: minmax(6rem, 9.5rem) minmax(0, 1fr); column-gap: 1rem; }
+dl > div + div { margin-top: .3rem; }
+dt { color: var(--quiet); overflow-wrap: anywhere; }
+dd { grid-column: 2; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.score { display: block; font-size: .85em; font-variant-numeric: tabular-nums; color: var(--ink); }
 .flaws { margin: .3rem 0 0; padding-left: 1.2rem; font-size: .9rem; overflow-wrap: anywhere; }
 [hidden] { display: none !important; }
 :focus-visible { outline: 2px solid var(--series-0); outline-offset: 2px; }
@@ -116,7 +119,7 @@ dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll, .frame { overflow: visible; }
-  .legend { position: static; } .legend input, .modebar, .controls, .more { display: none !important; }
+  .legend { position: static; } .legend input, .modebar, .controls, .more, nav { display: none !important; }
   figure, .verdicts > li, .cards > li, tr { break-inside: avoid; }
   h2, h3, h4, caption { break-after: avoid; }
   pre { white-space: pre-wrap; }

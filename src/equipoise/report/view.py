@@ -7,7 +7,8 @@ been copied from a machine whose data folders this one does not have, so the rec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ UNFINISHED = "training has not finished (no done.json)"
 
 LARGEST = 1e100
 
+JUDGED = ("kappa", "drift/", "lr_factor/")
+"""How the keys begin that `diagnose` reads."""
+
 Column = tuple[list[float], list[float]]
 """Steps, and the finite values logged at them."""
 
@@ -33,6 +37,7 @@ class RunView:
 
     Attributes:
         label: the run's name in figures and tables; different for every run of a report.
+        settings: the recipe as plain data; None where it is no YAML.
         method: the schedule, with `servo` where that controls it; None where the recipe does not say.
         columns: every number of `metrics.jsonl` by key.
         modules: the modules that learn, in the log's order: the encoder's first, the LLM last.
@@ -47,6 +52,7 @@ class RunView:
     label: str
     method: str | None
     recipe: str | None
+    settings: Any
     columns: Mapping[str, Column]
     modules: Sequence[str]
     module_table: Sequence[Mapping[str, Any]]
@@ -120,14 +126,14 @@ def number(value: object) -> float | None:
 
 def view_one(run: RunDirectory, label: str) -> RunView:
     """Read one run under the label it is given."""
-    lines = _lines(run.metrics)
-    columns = _columns(lines)
+    columns, lines = _read_log(run.metrics_file)
     recipe = _text(run.recipe_file)
+    settings = _parsed(recipe)
     table = read_json(run.path / "modules.json")
     scores = read_json(run.scores_file)
     data = read_json(run.data_file)
     environment = read_json(run.path / "environment.json")
-    ratio = _step_ratio(_lines(run.timings))
+    ratio = _step_ratio(_lines(run.timings_file))
     absent = {
         UNFINISHED: not run.done,
         "no step was logged (metrics.jsonl)": not columns,
@@ -139,8 +145,9 @@ def view_one(run: RunDirectory, label: str) -> RunView:
     }
     return RunView(
         label=label,
-        method=_method(recipe),
+        method=_method(settings),
         recipe=recipe,
+        settings=settings,
         columns=columns,
         modules=_modules(columns),
         module_table=[row for row in table if isinstance(row, dict)] if isinstance(table, list) else [],
@@ -153,17 +160,26 @@ def view_one(run: RunDirectory, label: str) -> RunView:
     )
 
 
-def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def _read_log(file: Path) -> tuple[dict[str, Column], list[dict[str, Any]]]:
+    """The log's columns, and its lines with what a verdict asks for alone: of 100,000 steps they are large."""
     columns: dict[str, Column] = {}
-    for line in lines:
+    lines: list[dict[str, Any]] = []
+    for line in _lines(file):
         step = number(line.get("step"))
+        kept: dict[str, Any] = {}
         for key, value in line.items():
-            found = number(value)
-            if step is not None and found is not None and key != "step":
-                steps, values = columns.setdefault(key, ([], []))
+            name = sys.intern(key)  # every line brings strings of its own
+            if name.startswith(JUDGED):
+                kept[name] = value
+            found = value if type(value) is float and -LARGEST < value < LARGEST else number(value)
+            if step is not None and found is not None and name != "step":
+                if name not in columns:
+                    columns[name] = ([], [])
+                steps, values = columns[name]
                 steps.append(step)
                 values.append(found)
-    return columns
+        lines.append(kept)
+    return columns, lines
 
 
 def _modules(columns: Mapping[str, Column]) -> list[str]:
@@ -172,7 +188,7 @@ def _modules(columns: Mapping[str, Column]) -> list[str]:
     return sorted(names, key=lambda name: name == LLM)
 
 
-def _step_ratio(timings: Sequence[Mapping[str, Any]]) -> float | None:
+def _step_ratio(timings: Iterable[Mapping[str, Any]]) -> float | None:
     pairs = [(number(line.get("step_seconds")), number(line.get("balance_seconds"))) for line in timings]
     known = [(step, balance) for step, balance in pairs if step is not None and balance is not None]
     known = known[1:]  # the first step warms up
@@ -181,11 +197,14 @@ def _step_ratio(timings: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(step for step, _ in known) / rest if rest > 0 else None
 
 
-def _method(recipe: str | None) -> str | None:
+def _parsed(recipe: str | None) -> Any:
     try:
-        settings: Any = yaml.safe_load(recipe or "")
-    except yaml.YAMLError:
+        return yaml.safe_load(recipe or "")
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there never was
         return None
+
+
+def _method(settings: Any) -> str | None:
     for key in ("balance", "modules"):
         settings = settings.get(key) if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), str):
@@ -194,11 +213,16 @@ def _method(recipe: str | None) -> str | None:
     return f"{settings['schedule']}, servo" if servo else settings["schedule"]
 
 
-def _lines(read: Callable[[], Sequence[Any]]) -> list[dict[str, Any]]:
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file's lines, to the first line that is damaged: the last, cut short by a kill."""
     try:
-        return [line for line in read() if isinstance(line, dict)]
+        with file.open("rb") as lines:
+            for text in lines:
+                line = json.loads(text)
+                if isinstance(line, dict):
+                    yield line
     except (OSError, ValueError, RecursionError):
-        return []
+        return
 
 
 def _tail(path: Path, depth: int) -> str:
