@@ -143,7 +143,7 @@ class Page:
         return f"{self.subtitle} Written by {_generator()}."
 
     def body(self) -> str:
-        """The markup of its sections, and before them where each is."""
+        """The markup of its sections, and before them where they are."""
         return _contents(self.sections) + "".join(
             f'{part.before}<section aria-labelledby="{part.identifier}">'
             f'<h2 id="{part.identifier}">{safe(part.heading)}</h2>\n{part.body}\n</section>\n'
