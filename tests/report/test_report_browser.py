@@ -6,6 +6,7 @@ import base64
 import re
 from itertools import pairwise
 
+import _browser
 import numpy as np
 import pytest
 import soundfile
@@ -298,3 +299,11 @@ def test_the_page_refuses_what_would_leave_it(browser, several, tmp_path):
     browser.open(page)
     assert any("Content Security Policy" in line for line in browser.console)
     assert browser.ask("return performance.getEntriesByType('resource').every(e => e.transferSize === 0)")
+
+
+@pytest.mark.parametrize(("required", "outcome"), [("1", pytest.fail.Exception), ("0", pytest.skip.Exception)])
+def test_where_there_is_no_browser(monkeypatch, required, outcome):
+    monkeypatch.setattr(_browser.shutil, "which", lambda program: None)
+    monkeypatch.setenv(_browser.REQUIRE, required)
+    with pytest.raises(outcome, match=r"chromium, chromedriver not found \(apt-get install"):
+        next(_browser.start())

@@ -6,6 +6,7 @@ import pytest
 from _synthetic_runs import around, log_lines, write_run
 
 from equipoise.errors import RunError
+from equipoise.report.verdict import diagnose
 from equipoise.report.view import number, view_all
 from equipoise.training.run_directory import RunDirectory
 
@@ -95,3 +96,13 @@ def test_numbers_only(tmp_path):
     run.metrics_file.write_text(run.metrics_file.read_text() + json.dumps({"step": 2, "kappa": float("nan")}) + "\n")
     (view,) = view_all([run])
     assert view.columns == {"kappa": ([1.0], [2.0])}
+
+
+def test_the_verdict_is_that_of_the_whole_log(tmp_path):
+    """The view keeps of each line what the verdict reads, and drops the rest."""
+    for place, (centre, moving) in enumerate([(2.2, False), (-2.5, True), (0.1, True)]):
+        log = log_lines({"vision_tower": around(0, 0.2), "llm": around(centre, 0.4)}, moving=moving)
+        run = write_run(tmp_path / str(place), log)
+        (view,) = view_all([run])
+        assert view.verdict == diagnose(run.metrics())
+        assert view.verdict.name != "not enough measurements"
