@@ -56,6 +56,8 @@ def test_too_few_measurements():
     """A verdict rests on what is left after the burn-in."""
     assert diagnose([]).name == UNKNOWN
     assert diagnose([]).kappa is None
+    assert diagnose([]).advice == "No step was logged yet."
+    assert diagnose([{"step": 1, "loss": 2.0}]).advice.startswith("No kappa was logged")
     assert diagnose(lines(*[9.0] * (ENOUGH - 1))).name == UNKNOWN
     short = diagnose(lines(*[9.0] * (ENOUGH + 1)))
     assert (short.name, short.measurements) == ("biased toward the LLM", ENOUGH)

@@ -75,7 +75,8 @@ def diagnose(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     modules, rows = log_drifts(lines)
     rows = rows[int(len(rows) * BURN_IN) :]
     if not rows or len(modules) < 2:
-        return Verdict(UNKNOWN, None, None, None, None, 0, "No kappa was logged; set balance.modules.measure: true.")
+        advice = "No kappa was logged; set balance.modules.measure: true." if lines else "No step was logged yet."
+        return Verdict(UNKNOWN, None, None, None, None, 0, advice)
     judged = [_judge(pair, [row[pair[0]] - row[pair[1]] for row in rows]) for pair in _pairs(modules)]
     worst = max(judged, key=lambda found: (found.biased, found.oscillating, found.severity))
     kappa, spread = math.exp(worst.mean), worst.spread
