@@ -89,7 +89,8 @@ class Browser:
         return self.driver.find_elements("css selector", selector)
 
     def seen(self, selector: str) -> list[Any]:
-        return [element for element in self.all(selector) if element.is_displayed()]
+        script = "return [...document.querySelectorAll(arguments[0])].filter(element => element.checkVisibility())"
+        return self.ask(script, selector)
 
     @property
     def console(self) -> list[str]:

@@ -124,8 +124,8 @@ def test_lines_stay_apart_beyond_the_palette():
 @pytest.mark.parametrize("value", [1.2, 18.7, 5e-7])
 def test_values_all_alike_leave_a_tick_on_a_logarithmic_axis(tmp_path, value):
     """Between two neighbouring digits there is none."""
-    log = [{"step": step, "theory/H/llm": value} for step in range(1, 4)]
-    figure = figures.by_module(view_all([write_run(tmp_path / "a", log)]), "theory/H/", "H")
+    log = [{"step": step, "drift/llm": value} for step in range(1, 4)]
+    figure = figures.by_module(view_all([write_run(tmp_path / "a", log)]), "drift/", "drift")
     low, high = figure.layout.yaxis.range
     assert low < math.log10(value) < high
     assert any(low < math.log10(digit) + power < high for digit in range(1, 10) for power in range(-8, 3))
