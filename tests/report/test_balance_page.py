@@ -103,7 +103,8 @@ def test_a_second_report_replaces_the_first(whole):
 def test_nothing_is_loaded_from_elsewhere(whole):
     page = report(whole)
     for tag, attributes in page.elements:
-        assert not {"src", "href", "srcset", "data", "action", "background"} & set(attributes), tag
+        assert not {"src", "srcset", "data", "action", "background", "poster"} & set(attributes), tag
+        assert (attributes.get("href") or "#").startswith("#"), tag
     assert not re.search(r"url\(|@import", "".join(page.styles))
     assert len(page.scripts) == 3
     assert "http" not in page.scripts[0]
