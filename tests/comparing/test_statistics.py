@@ -110,3 +110,11 @@ def test_holm_is_between_bonferroni_and_none(ps):
         assert p <= adjusted <= min(1.0, max(p * len(ps), max(q for q in ps if q <= p) * len(ps)))
     in_order = [adjusted for _, adjusted in sorted(zip(ps, found, strict=True))]
     assert in_order == sorted(in_order)
+
+
+def test_a_mean_difference_that_is_rounding_is_0() -> None:
+    found = difference([0.1 + 0.2, 0.5, 0.7], [0.3, 0.6, 0.6])
+    assert found.mean == 0.0
+    assert found.low is not None
+    assert found.low < 0 < found.high
+    assert difference([1e-12, 3e-12], [2e-12, 5e-12]).mean == pytest.approx(-1.5e-12)

@@ -14,7 +14,8 @@ from statistics import fmean
 from scipy import stats
 
 LEVEL = 0.95
-#: Differences that vary by less than this share of the values are taken not to vary: what is left is rounding.
+#: Differences that vary by less than this share of the values are taken not to vary, and a mean difference below it to
+#: be 0: what is left is rounding.
 ROUNDING = 1e-9
 
 
@@ -71,7 +72,8 @@ def difference(values: Sequence[float], against: Sequence[float], ratio: bool = 
     low, high = _interval(differences, size)
     varies = _varies(differences, size)
     p = float(stats.ttest_rel(values, against).pvalue) if varies else None
-    return Difference(fmean(differences), low, high, p, len(differences))
+    mean = fmean(differences)
+    return Difference(mean if abs(mean) > ROUNDING * size else 0.0, low, high, p, len(differences))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
