@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 SECONDS_BETWEEN_LINES = 20.0
+#: What is shown, by key of the log. The window's average is what schedules act on; beside it, the newest measurement.
+FIGURES = {"loss": "loss", "kappa": "kappa", "kappa_average": "average", "eval_loss": "validation"}
 
 
 class ProgressReport(TrainerCallback):
@@ -50,7 +52,7 @@ class ProgressReport(TrainerCallback):
             self.console.print(f"{self.name}: {state.max_steps} steps, from step {state.global_step}", highlight=False)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        for key in ("loss", "kappa_average", "eval_loss"):
+        for key in FIGURES:
             if logs and logs.get(key) is not None:
                 self._latest[key] = logs[key]
         if "loss" not in (logs or {}):
@@ -77,5 +79,5 @@ class ProgressReport(TrainerCallback):
             self._bar = None
 
     def _figures(self) -> str:
-        names = {"loss": "loss", "kappa_average": "kappa", "eval_loss": "validation"}
-        return "  ".join(f"{names[key]} {value:.3g}" for key, value in self._latest.items())
+        found = ((words, self._latest.get(key)) for key, words in FIGURES.items())
+        return "  ".join(f"{words} {value:.3g}" for words, value in found if value is not None)
