@@ -174,7 +174,7 @@ def test_claims_report_failures(tmp_path):
     log = [{"step": step, "kappa": 1.0, **held} for step in range(1, 9)]
     log[3]["theory/lambda"] = 1.0  # not above 1
     text = report(tmp_path, write_run(tmp_path / "a", log)).text
-    assert "failed: 7 of 8 (87.5 %)" in text
+    assert "held on 7 of 8 (87.5 %), so not throughout" in text
     assert text.count("held: 8 of 8") == 2
     assert "fitted" not in text
 

@@ -182,7 +182,7 @@ def _outcome(held: Sequence[bool]) -> str:
     count = sum(held)
     if count == len(held):
         return f"held: {count:,} of {count:,}"
-    return f"failed: {count:,} of {len(held):,} ({100 * count / len(held):.1f} %)"
+    return f"held on {count:,} of {len(held):,} ({100 * count / len(held):.1f} %), so not throughout"
 
 
 def _error(found: Mapping[str, Any]) -> str:
