@@ -1,8 +1,8 @@
 """Images and clips inside the page, made small; what cannot be there is named in its place.
 
 A picture is shrunk, a clip is cut short and given in mono, both are `data:` addresses; together they take no more than
-a bound, so that the file stays light enough to send. The same files give the same bytes. Of a file that is not shown the
-page says nothing but its name: neither that it exists nor why it could not be read.
+a bound, so that the file stays light enough to send. The same files give the same bytes. Of a file that is not shown
+the page says nothing but its name: neither that it exists nor why it could not be read.
 """
 
 from __future__ import annotations

@@ -121,12 +121,14 @@ def _modules(run: RunView) -> list[Remedy]:
         return [_with_rates(what, rates, factors, True)]
     window = number(_settings(run).get("window")) or 20
     longer = round(CALM * window)
-    what = f"Average kappa over a longer window, {longer} measurements instead of {window:.0f} to begin with"
+    what = f"Average kappa over a longer window, {longer} measurements instead of {window:.0f} to begin with."
     return [Remedy(what, [f"balance.modules.window={longer}"], f"Coordination(..., window={longer})")]
 
 
 def _with_rates(what: str, rates: Mapping[str, float], factors: Mapping[str, float], or_let: bool) -> Remedy:
-    lowered = {module: float(f"{rate / factors.get(module, 1.0):.2g}") for module, rate in rates.items()}
+    lowered = {
+        module: float(f"{rate / factors[module]:.2g}") if module in factors else rate for module, rate in rates.items()
+    }
     otherwise = LET_IT if or_let else ("", "")
     if not lowered:  # no rate was logged
         return Remedy(f"{what}.", [], "", *otherwise)
@@ -162,11 +164,8 @@ def _tasks(run: RunView) -> list[Remedy]:
 
 
 def _settings(run: RunView) -> dict[str, Any]:
-    """`balance.modules` of the recipe, as text alone: it may be from another machine, or of another version."""
-    try:
-        found: Any = yaml.safe_load(run.recipe or "")
-    except yaml.YAMLError:
-        return {}
+    """`balance.modules` of the recipe, which may be of another version."""
+    found = run.settings
     for key in ("balance", "modules"):
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}
