@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from _html_page import Page
 from _synthetic_runs import answered, around, log_lines, write_run
 from PIL import Image
 
-from equipoise.report import build_report, inlined
+from equipoise.report import build_report, inlined, lines, predictions
 from equipoise.report.browse import predictions_section
 from equipoise.report.inlined import LEAST, LIMIT, SIDE, Inliner
 from equipoise.report.markup import cut
@@ -92,6 +93,34 @@ def test_damaged_files(tmp_path):
     build_report([one], tmp_path / "r.html")
 
 
+def test_a_file_that_is_replaced_between_the_two_looks(tmp_path, monkeypatch):
+    """The new one's lines are where the old one's were; some hold the same question, with another score."""
+    one = run(tmp_path, vqa=[answered(n, n / 10) for n in range(4)])
+    new = [answered(0, 0.9), answered(7, 0.1), answered(2, 0.2), answered(8, 0.3)]
+    asked = predictions.choose
+
+    def replace(places, most):
+        (one.predictions / "vqa.jsonl").write_text("".join(json.dumps(line) + "\n" for line in new))
+        return asked(places, most)
+
+    monkeypatch.setattr(predictions, "choose", replace)
+    (task,) = read_predictions([one.predictions])
+    assert [(question.identifier, question.score) for question in task.questions] == [("q2", 0.2), ("q0", 0.9)]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b""])
+def test_lines_too_long_are_passed_over(tmp_path, monkeypatch, ending):
+    one = run(tmp_path, vqa=[answered(n) for n in range(3)])
+    first, second, third = (one.predictions / "vqa.jsonl").read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr(lines, "LONGEST", max(map(len, (first, second, third))))
+    long = json.dumps(answered(8, prediction="x" * 1_000)).encode() + b"\n"
+    (one.predictions / "vqa.jsonl").write_bytes(first + long + second + third + long.strip() + ending)
+    (task,) = read_predictions([one.predictions])
+    assert ids(task) == ["q0", "q1", "q2"]
+    one.metrics_file.write_bytes(b'{"step": 1, "loss": 2}\n' + long + b'{"step": 2, "loss": 3}\n')
+    assert view_all([one])[0].column("loss") == ([1, 2], [2, 3])
+
+
 def test_no_predictions(tmp_path):
     page = Page(build_report([run(tmp_path)], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "No predictions: no run was evaluated." in page.text
@@ -163,8 +192,8 @@ def test_no_media(tmp_path, noise):
 
 def test_all_tasks_get_pictures_of_their_worst_before_any_gets_more(tmp_path, noise):
     picture, size = noise
-    lines = [answered(n, 0.0, images=[picture]) for n in range(5)]
-    page = section(2 * size, run(tmp_path, a=lines, b=lines))
+    asked = [answered(n, 0.0, images=[picture]) for n in range(5)]
+    page = section(2 * size, run(tmp_path, a=asked, b=asked))
     assert [image["alt"] for image in page.all("img")] == ["Picture 1 of question q0"] * 2
 
 

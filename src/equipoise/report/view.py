@@ -15,6 +15,7 @@ from typing import Any
 
 from equipoise.errors import RunError
 from equipoise.modules.partition import LLM
+from equipoise.report.lines import lines_of
 from equipoise.report.recipe_text import parsed
 from equipoise.report.verdict import Verdict, diagnose
 from equipoise.training.run_directory import RunDirectory
@@ -208,11 +209,10 @@ def _method(settings: Any) -> str | None:
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """The objects in a file's lines, to the first line that is damaged: the last, cut short by a kill."""
     try:
-        with file.open("rb") as lines:
-            for text in lines:
-                line = json.loads(text)
-                if isinstance(line, dict):
-                    yield line
+        for _, text in lines_of(file):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                yield line
     except (OSError, ValueError, RecursionError):
         return
 
