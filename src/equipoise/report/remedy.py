@@ -140,10 +140,18 @@ def _tasks(run: RunView) -> list[Remedy]:
     found = starvation(run.columns)
     if found is None or not found.tasks:
         return []
-    heavier = even_weights(run, found.tasks)
+    hungry = [task for task in found.tasks if task not in found.ample]
+    look = f"Look at the samples and answers of {_listed(found.ample)}: of tokens there are enough."
+    looked = [Remedy(look, [], "")] if found.ample else []
+    return [*_weights(run, hungry), *looked] if hungry else looked
+
+
+def _weights(run: RunView, hungry: Sequence[str]) -> list[Remedy]:
+    """More of it for the tasks that starve of too few tokens."""
+    heavier = even_weights(run, hungry)
     otherwise = "let `equipoise balance RECIPE` find the weights of all tasks"
     if not heavier:
-        return [Remedy(f"Give {_listed(found.tasks)} more weight.", [], "", otherwise, otherwise)]
+        return [Remedy(f"Give {_listed(hungry)} more weight.", [], "", otherwise, otherwise)]
     # Weights that move (dwa, rlw, igbv1) or were given stay what they were on average.
     known = {key.removeprefix("task_weight/") for key in run.columns if key.startswith("task_weight/")}
     weights = {task: float(f"{present_weight(run, task):.2g}") for task in sorted(known)}
