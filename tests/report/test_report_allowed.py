@@ -96,7 +96,7 @@ def test_refused_absent_and_unreadable_look_alike(tmp_path):
     Image.new("RGB", (8, 8)).save(outside / "a.png")
     inliner = Inliner()
     said = {inliner.picture(str(folder / "a.png"), "", [inside]) for folder in (inside, outside, tmp_path / "none")}
-    assert said == {f'<p class="missing">a.png: {HIDDEN}</p>'.replace("'", "&#x27;")}
+    assert said == {f'<p class="missing">a.png {HIDDEN}</p>'.replace("'", "&#x27;")}
     assert (inliner.hidden, inliner.left_out) == (3, 0)
 
 

@@ -40,7 +40,7 @@ PIXELS, SAMPLES = 40_000_000, 20_000_000
 """The largest picture, and the longest piece of a clip in samples of all channels, that is decoded."""
 
 NAME = 60  # most letters of a file's name beside a picture
-HIDDEN = "not shown: it cannot be read, or lies outside the folders that the run's recipe names"
+HIDDEN = "is not shown: it cannot be read, or lies outside the folders that the run's recipe names"
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Inliner:
         address, note = self._read(kind, file) if file is not None else ("", "")
         if not address:
             self.hidden += 1
-            return "", f"{_name(path)}: {HIDDEN}"
+            return "", f"{_name(path)} {HIDDEN}"
         if len(address) > self.room:
             return self._leave_out(path)
         self.room -= len(address)

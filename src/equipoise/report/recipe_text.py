@@ -22,8 +22,9 @@ HIDDEN = "(hidden)"
 _BITS = 300  # of a whole number; Python refuses to write those of more than 4,300 digits
 _SECRET = re.compile(r"token|key|secret|password", re.IGNORECASE)
 _NUMBER = re.compile(r"secret|password", re.IGNORECASE)
-_KINDS = {"tag:yaml.org,2002:null": None, "tag:yaml.org,2002:bool": True, "tag:yaml.org,2002:int": 0}
-_KINDS["tag:yaml.org,2002:float"] = 0.0
+_KINDS = {
+    f"tag:yaml.org,2002:{name}": value for name, value in (("null", None), ("bool", True), ("int", 0), ("float", 0))
+}
 
 
 class _Loader(yaml.SafeLoader):
