@@ -182,6 +182,7 @@ def test_report_is_one_file_that_needs_no_other(
     assert 'src="http' not in page
     assert "commit-clr" in page
     assert "colours" in page
+    assert 'alt="Picture ' in page
 
 
 def test_report_of_two_runs_goes_where_it_is_told(command: Command, run: RunDirectory, folder: Path) -> None:

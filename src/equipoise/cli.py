@@ -168,11 +168,14 @@ def report(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the first folder.")] = None,
+    no_media: Annotated[
+        bool, typer.Option("--no-media", help="Leave out the pictures and clips of the predictions.")
+    ] = False,
 ) -> None:
     """Draw one self-contained HTML file of runs, side by side, or of what `balance` or `compare` found."""
     from equipoise.report import report_on
 
-    console.print(f"report: {report_on(folders, out)}", highlight=False)
+    console.print(f"report: {report_on(folders, out, not no_media)}", highlight=False)
 
 
 @app.command()

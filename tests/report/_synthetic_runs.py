@@ -71,13 +71,15 @@ def write_run(
 ) -> RunDirectory:
     """A finished and evaluated run. `tables` replaces `scores`, `data`, `modules` or `recipe`.
 
+    Its data is in the folder that holds the run.
+
     `predictions`, by task, is a list of lines.
     """
     path.mkdir(parents=True)
     run = RunDirectory(path)
     recipe = tables.get("recipe") or {
         "model": {"path": "embedded:smol-vlm", "lora": {"rank": 16, "alpha": 32}},
-        "tasks": [{"name": "vqa", "reader": "easy_vqa", "metric": "exact_match"}],
+        "tasks": [{"name": "vqa", "reader": "jsonl", "path": str(path.parent), "metric": "exact_match"}],
         "balance": {"modules": {"schedule": schedule, "controller": "paper", "window": 20, "estimator": "exact"}},
         "train": {"learning_rate": BASE_RATE, "max_steps": len(lines), "seed": 0},
     }

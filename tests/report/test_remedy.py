@@ -13,6 +13,7 @@ from _task_lines import TASKS, with_tasks
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.report.remedy import base_rates, even_weights, remedies
+from equipoise.report.starving import starvation
 from equipoise.report.verdict import diagnose
 from equipoise.report.view import RunView, view_one
 from equipoise.training.run_directory import RunDirectory
@@ -71,6 +72,7 @@ def test_oscillation_lowers_both_rates_or_lengthens_the_window(tmp_path):
     assert taken_by_a_recipe(tmp_path, found.overrides).train.learning_rate == {"projector": 5e-5, "llm": 5e-5}
     (found,) = remedies(view(tmp_path, log_lines(swings, moving=True), "moving", schedule="commit"))
     assert found.overrides == ["balance.modules.window=40"]
+    assert found.what == "Average kappa over a longer window, 40 measurements instead of 20 to begin with."
     assert found.code == "Coordination(..., window=40)"
 
 
@@ -113,10 +115,41 @@ def test_a_starving_task_gets_a_weight_with_which_it_counts_like_the_others(tmp_
 
 
 def test_weights_that_are_there_stay_and_names_of_any_kind_are_yaml(tmp_path):
-    tasks = {"a.b-c": (2.0, 0.4, 100, 1.5), "no": (3.0, 2.95, 100, 0.5)}
+    tasks = {"a.b-c": (2.0, 0.4, 100, 1.5), "no": (3.0, 2.95, 80, 0.5)}
     (found,) = remedies(view(tmp_path, with_tasks(log_lines({"llm": around(0.1, 0.3)}), tasks)))
     weighting = taken_by_a_recipe(tmp_path, found.overrides).balance.tasks
-    assert weighting.weights == {"a.b-c": 1.5, "no": 1.5}
+    assert weighting.weights == {"a.b-c": 1.5, "no": 1.9}  # 150 weighted tokens over 80
+
+
+def test_a_task_with_a_large_share_gets_no_weight_but_a_look(tmp_path):
+    """As its sentence says."""
+    run = view(tmp_path, with_tasks(log_lines({"llm": around(0.1, 0.3)}), {**TASKS, "chat": (2.5, 2.45, 150, 1.0)}))
+    (found,) = remedies(run)
+    assert found.what == "Look at the samples and answers of chat: of tokens there are enough."
+    assert (found.overrides, found.code, found.otherwise) == ([], "", "")
+    (sentence,) = starvation(run.columns).sentences
+    assert "look at its samples and answers" in sentence
+
+
+def test_of_two_that_starve_one_gets_weight_and_one_a_look(tmp_path):
+    tasks = {**TASKS, "chat": (2.5, 2.45, 150, 1.0), "few": (2.5, 2.45, 5, 1.0), "more": (2.0, 0.4, 100, 1.0)}
+    tasks |= dict.fromkeys(("d", "e"), (2.0, 0.4, 100, 1.0))
+    weight, look = remedies(view(tmp_path, with_tasks(log_lines({"llm": around(0.1, 0.3)}), tasks)))
+    assert weight.overrides[1] == "balance.tasks.weights={few: 10.0}"
+    assert look.what.startswith("Look at the samples and answers of chat")
+
+
+def test_a_rate_that_is_not_lowered_is_not_rounded(tmp_path):
+    rows = [{"module": module, "trainable": 9, "learning_rate": 1.2345e-4} for module in ("projector", "llm")]
+    (found,) = remedies(view(tmp_path, log_lines({"llm": [math.log(9.0)] * 40}), modules=rows))
+    assert found.overrides == ["train.learning_rate={projector: 0.00012345, llm: 4.1e-05}"]
+
+
+def test_a_recipe_that_is_none_still_has_a_remedy(tmp_path):
+    run = write_run(tmp_path / "run", log_lines({"llm": around(0.0, 2.0)}, moving=True), schedule="commit")
+    run.recipe_file.write_text("when: 2024-02-30\nbalance: {modules: {window: 30}}\n", encoding="utf-8")
+    (found,) = remedies(view_one(run, "run"))
+    assert found.overrides == ["balance.modules.window=40"]
 
 
 def test_no_weight_is_raised_without_bound_nor_by_less_than_double(tmp_path):

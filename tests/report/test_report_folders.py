@@ -4,7 +4,8 @@ import sys
 
 import pytest
 from _synthetic_balance import write_balance
-from _synthetic_runs import around, log_lines, write_run
+from _synthetic_runs import answered, around, log_lines, write_run
+from PIL import Image
 
 from equipoise import cli
 from equipoise.errors import RunError
@@ -62,3 +63,15 @@ def test_the_command(balance, tmp_path, monkeypatch, capsys):
         cli.main()
     assert left.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_leaves_pictures_out_where_it_is_told(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    asked = [answered(0, images=[str(tmp_path / "a.png")])]
+    one = write_run(tmp_path / "run", log_lines({"llm": around(0, 0.3)}), predictions={"vqa": asked})
+    for options, pictures in (([], 1), (["--no-media"], 0)):
+        monkeypatch.setattr(sys, "argv", ["equipoise", "report", str(one.path), *options])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 0
+        assert one.report_file.read_text(encoding="utf-8").count('alt="Picture ') == pictures

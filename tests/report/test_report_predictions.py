@@ -2,7 +2,7 @@
 
 import base64
 import io
-import os
+import json
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from _html_page import Page
 from _synthetic_runs import answered, around, log_lines, write_run
 from PIL import Image
 
-from equipoise.report import build_report
+from equipoise.report import build_report, inlined, lines, predictions
 from equipoise.report.browse import predictions_section
-from equipoise.report.inlined import LIMIT, SIDE, Inliner
+from equipoise.report.inlined import LEAST, LIMIT, SIDE, Inliner
 from equipoise.report.markup import cut
 from equipoise.report.predictions import EACH, read_predictions
 from equipoise.report.view import view_all
@@ -93,6 +93,34 @@ def test_damaged_files(tmp_path):
     build_report([one], tmp_path / "r.html")
 
 
+def test_a_file_that_is_replaced_between_the_two_looks(tmp_path, monkeypatch):
+    """The new one's lines are where the old one's were; some hold the same question, with another score."""
+    one = run(tmp_path, vqa=[answered(n, n / 10) for n in range(4)])
+    new = [answered(0, 0.9), answered(7, 0.1), answered(2, 0.2), answered(8, 0.3)]
+    asked = predictions.choose
+
+    def replace(places, most):
+        (one.predictions / "vqa.jsonl").write_text("".join(json.dumps(line) + "\n" for line in new))
+        return asked(places, most)
+
+    monkeypatch.setattr(predictions, "choose", replace)
+    (task,) = read_predictions([one.predictions])
+    assert [(question.identifier, question.score) for question in task.questions] == [("q2", 0.2), ("q0", 0.9)]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b""])
+def test_lines_too_long_are_passed_over(tmp_path, monkeypatch, ending):
+    one = run(tmp_path, vqa=[answered(n) for n in range(3)])
+    first, second, third = (one.predictions / "vqa.jsonl").read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr(lines, "LONGEST", max(map(len, (first, second, third))))
+    long = json.dumps(answered(8, prediction="x" * 1_000)).encode() + b"\n"
+    (one.predictions / "vqa.jsonl").write_bytes(first + long + second + third + long.strip() + ending)
+    (task,) = read_predictions([one.predictions])
+    assert ids(task) == ["q0", "q1", "q2"]
+    one.metrics_file.write_bytes(b'{"step": 1, "loss": 2}\n' + long + b'{"step": 2, "loss": 3}\n')
+    assert view_all([one])[0].column("loss") == ([1, 2], [2, 3])
+
+
 def test_no_predictions(tmp_path):
     page = Page(build_report([run(tmp_path)], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "No predictions: no run was evaluated." in page.text
@@ -109,30 +137,18 @@ def decoded(element: str) -> bytes:
 
 def test_a_picture_is_shrunk(tmp_path):
     Image.effect_noise((2000, 1000), 80).convert("RGB").save(tmp_path / "large.jpg")
-    element = Inliner().picture(str(tmp_path / "large.jpg"), 'a "picture"')
+    element = Inliner().picture(str(tmp_path / "large.jpg"), 'a "picture"', [tmp_path])
     assert Image.open(io.BytesIO(decoded(element))).size == (SIDE, SIDE // 2)
     assert 'alt="a &quot;picture&quot;"' in element
-    assert element == Inliner().picture(str(tmp_path / "large.jpg"), 'a "picture"')
+    assert element == Inliner().picture(str(tmp_path / "large.jpg"), 'a "picture"', [tmp_path])
 
 
 def test_a_long_clip_is_cut(tmp_path):
     soundfile.write(tmp_path / "long.flac", np.zeros((8_000 * 25, 2)), 8_000)
-    element = Inliner().clip(str(tmp_path / "long.flac"), "a clip")
+    element = Inliner().clip(str(tmp_path / "long.flac"), "a clip", [tmp_path])
     sound, rate = soundfile.read(io.BytesIO(decoded(element)))
     assert len(sound) / rate == pytest.approx(10, abs=0.1)
     assert "The first 10 of 25.0 seconds." in element
-
-
-def test_what_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    (tmp_path / "text.wav").write_text("no sound")
-    os.mkfifo(tmp_path / "pipe.png")
-    inliner = Inliner()
-    assert "broken.png: image cannot be read" in inliner.picture(str(tmp_path / "broken.png"), "")
-    assert "text.wav: audio cannot be read" in inliner.clip(str(tmp_path / "text.wav"), "")
-    for name in ("pipe.png", "gone.png", "a\0b.png", "x" * 5_000):  # the first would wait for ever
-        assert "cannot be read" in inliner.picture(str(tmp_path / name), "")
-    assert (inliner.unreadable, inliner.left_out) == (6, 0)
 
 
 @pytest.fixture
@@ -140,7 +156,7 @@ def noise(tmp_path):
     """A picture, and how many letters it takes."""
     Image.effect_noise((300, 300), 80).convert("RGB").save(tmp_path / "noise.png")
     inliner = Inliner()
-    inliner.picture(str(tmp_path / "noise.png"), "")
+    inliner.picture(str(tmp_path / "noise.png"), "", [tmp_path])
     return str(tmp_path / "noise.png"), LIMIT - inliner.room
 
 
@@ -158,10 +174,26 @@ def test_what_does_not_fit_is_left_out_and_counted(tmp_path, noise):
     assert "left out" not in section(5 * size, one).text
 
 
+def test_a_full_page_decodes_nothing_more(tmp_path, noise, monkeypatch):
+    picture, _ = noise
+    monkeypatch.setattr(inlined, "load_image", None)
+    inliner = Inliner(LEAST - 1)
+    assert "left out, the page is full" in inliner.picture(picture, "", [tmp_path])
+    assert (inliner.left_out, inliner.hidden) == (1, 0)
+
+
+def test_no_media(tmp_path, noise):
+    one = run(tmp_path, vqa=[answered(n, 0.0, images=[noise[0]]) for n in range(2)])
+    page = Page(build_report([one], tmp_path / "r.html", media=False).read_text(encoding="utf-8"))
+    assert page.all("img") == []
+    assert "Pictures and clips are left out (--no-media)." in page.text
+    assert "noise.png" not in page.text
+
+
 def test_all_tasks_get_pictures_of_their_worst_before_any_gets_more(tmp_path, noise):
     picture, size = noise
-    lines = [answered(n, 0.0, images=[picture]) for n in range(5)]
-    page = section(2 * size, run(tmp_path, a=lines, b=lines))
+    asked = [answered(n, 0.0, images=[picture]) for n in range(5)]
+    page = section(2 * size, run(tmp_path, a=asked, b=asked))
     assert [image["alt"] for image in page.all("img")] == ["Picture 1 of question q0"] * 2
 
 

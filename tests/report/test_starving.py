@@ -42,6 +42,20 @@ def test_a_loss_that_rose():
     assert "tokens" not in sentence
 
 
+def test_half_an_even_share_is_ample():
+    """Of two tasks: a quarter of the tokens."""
+    for tokens, ample in ((100, ["b"]), (99, [])):
+        found = starvation(columns({"a": 1.5, "b": 0.1}, {"a": 300, "b": tokens}))
+        assert (found.tasks, found.ample) == (["b"], ample)
+        assert ("look at its samples" in found.sentences[0]) == bool(ample)
+    assert starvation(columns({"a": 1.5, "b": 0.1})).ample == []
+
+
+def test_a_loss_that_stands_still():
+    (sentence,) = starvation(columns({"a": 1.5, "b": 0.0})).sentences
+    assert "its loss fell by 0 %" in sentence
+
+
 @pytest.mark.parametrize(
     ("falls", "start", "said"),
     [

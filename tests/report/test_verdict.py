@@ -72,7 +72,7 @@ def test_numbers_and_advice():
     assert verdict.measurements == 30
     assert verdict.advice == (
         "kappa is about 9: the LLM outruns the projector; lower the LLM's learning rate about 3x, "
-        "or use schedule commit."
+        "or use schedule commit-clr."
     )
     other = diagnose(log_lines({"llm": [-math.log(16.0)] * 40}))
     assert (other.name, other.module) == ("biased toward the projector", "projector")
@@ -112,6 +112,21 @@ def test_reference_may_be_the_llm():
     assert verdict.pair == ("llm", "projector")
     assert verdict.kappa == pytest.approx(0.1)
     assert verdict.name == "biased toward the projector"
+
+
+def test_numbers_at_the_end_of_what_a_float_holds():
+    """Logged by no run, yet a log is a file: the verdict stays one, in numbers that JSON has."""
+    for moving in (False, True):
+        log = log_lines({"vision_tower": [0.0] * 40, "llm": [0.0] * 40}, moving=moving)
+        for place, line in enumerate(log):
+            line |= {"kappa": 10**400 if place % 2 else 1e200, "kappa/vision_tower": 1e-200}
+            line |= {"lr_factor/llm": 10**400, "lr_factor/vision_tower": 1e-300 * (1 + place)}
+        verdict = diagnose(log)
+        assert verdict.name == "biased toward the LLM"
+        assert verdict.kappa == pytest.approx(math.exp(700))
+        assert all(map(math.isfinite, verdict.lower.values()))
+    swings = [{"kappa": 1e300 if place % 2 else 1e-300} for place in range(40)]
+    assert diagnose(swings).name == OSCILLATING
 
 
 def test_unusable_lines_are_passed_over():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from equipoise.report.allowed import media_roots
 from equipoise.report.inlined import LIMIT, Inliner
 from equipoise.report.markup import cut, decimal, safe, swatch, tag
 from equipoise.report.palette import LIGHT
@@ -23,30 +24,39 @@ REFERENCES, MEDIA = 5, 4
 """Most references, and most pictures and clips, of a card."""
 
 
-def predictions_section(runs: Sequence[RunView], folders: Sequence[Path], room: int = LIMIT) -> str:
+def predictions_section(runs: Sequence[RunView], folders: Sequence[Path], room: int = LIMIT, media: bool = True) -> str:
     """Markup of the section; empty where no run has predictions.
 
     Args:
         folders: each run's `predictions`.
         room: letters that pictures and clips take at most.
+        media: whether there are any.
     """
     tasks = read_predictions(folders)
     if not tasks:
         return ""
     inliner = Inliner(room)
-    media = _media(tasks, inliner)
-    groups = "".join(_group(task, number, runs, media) for number, task in enumerate(tasks))
+    roots = [media_roots(run.settings, folder.parent) for run, folder in zip(runs, folders, strict=True)]
+    shown = _media(tasks, inliner, roots) if media else {}
+    groups = "".join(_group(task, number, runs, shown) for number, task in enumerate(tasks))
     limit = f"{room / 1e6:.1f} MB"
     left_out = [
         f"Pictures and clips that did not fit into {limit}: {inliner.left_out:,}." if inliner.left_out else "",
-        f"Pictures and clips that could not be read: {inliner.unreadable:,}." if inliner.unreadable else "",
+        f"Pictures and clips that are not shown: {inliner.hidden:,}." if inliner.hidden else "",
+        "" if media else "Pictures and clips are left out (--no-media).",
     ]
     note = "".join(missing(words) for words in left_out if words)
     return _controls(tasks, len(runs) > 1) + note + groups
 
 
-def _media(tasks: Sequence[TaskPredictions], inliner: Inliner) -> dict[tuple[int, int], str]:
-    """Markup of each question's pictures and clips. All tasks' worst questions come first while there is room."""
+def _media(
+    tasks: Sequence[TaskPredictions], inliner: Inliner, roots: Sequence[Sequence[Path]]
+) -> dict[tuple[int, int], str]:
+    """Markup of each question's pictures and clips. All tasks' worst questions come first while there is room.
+
+    Args:
+        roots: by run, the folders that its files may come from.
+    """
     places = [(rank, number) for number, task in enumerate(tasks) for rank in range(len(task.questions))]
     found = {}
     for rank, number in sorted(places):
@@ -54,7 +64,10 @@ def _media(tasks: Sequence[TaskPredictions], inliner: Inliner) -> dict[tuple[int
         kinds = [(path, "Picture", inliner.picture) for path in question.images]
         kinds += [(path, "Clip", inliner.clip) for path in question.audios]
         about = f"of question {cut(question.identifier, NAME)}"
-        parts = [make(path, f"{kind} {i} {about}") for i, (path, kind, make) in enumerate(kinds[:MEDIA], start=1)]
+        within = roots[question.answers[0].run]  # the run that names the files
+        parts = [
+            make(path, f"{kind} {i} {about}", within) for i, (path, kind, make) in enumerate(kinds[:MEDIA], start=1)
+        ]
         if len(kinds) > MEDIA:
             parts.append(missing(f"and {len(kinds) - MEDIA} more"))
         found[number, rank] = f'<div class="media">{"".join(parts)}</div>' if parts else ""
@@ -79,7 +92,9 @@ def _controls(tasks: Sequence[TaskPredictions], several: bool) -> str:
 
 
 def _group(task: TaskPredictions, number: int, runs: Sequence[RunView], media: dict[tuple[int, int], str]) -> str:
-    cards = "".join(_card(question, rank, runs, media[number, rank]) for rank, question in enumerate(task.questions))
+    cards = "".join(
+        _card(question, rank, runs, media.get((number, rank), "")) for rank, question in enumerate(task.questions)
+    )
     scored = any(question.score is not None for question in task.questions)
     shown, most = len(task.questions), f"{task.asked:,}"
     if shown == task.asked:

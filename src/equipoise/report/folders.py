@@ -17,12 +17,13 @@ from equipoise.training.run_directory import RunDirectory
 ALLOWED = "allowed are run directories, or one folder that `equipoise balance --out` or `compare --out` made"
 
 
-def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
+def report_on(folders: Sequence[Path], target: Path | None = None, media: bool = True) -> Path:
     """Write the report of one or several runs, of a balance, or of a comparison.
 
     Args:
         folders: in the order in which they are shown.
         target: the file; by default `report.html` in the first folder.
+        media: whether the predictions' pictures and clips are in it.
 
     Returns:
         The file.
@@ -30,11 +31,11 @@ def report_on(folders: Sequence[Path], target: Path | None = None) -> Path:
     Raises:
         RunError: a folder is none of these, or a balance or comparison is not alone.
     """
-    page = page_on(folders)
+    page = page_on(folders, media)
     return write_page(target or folders[0] / "report.html", page)
 
 
-def page_on(folders: Sequence[Path]) -> Page:
+def page_on(folders: Sequence[Path], media: bool = True) -> Page:
     """The same, not yet written.
 
     Raises:
@@ -53,7 +54,7 @@ def page_on(folders: Sequence[Path]) -> Page:
     if not balances:
         if not folders:
             raise RunError("there is no run to report on")
-        return report_page([RunDirectory(folder) for folder in folders])
+        return report_page([RunDirectory(folder) for folder in folders], media)
     if len(folders) > 1:
         raise RunError(
             f"{balances[0]} is a balance and has a report of its own; found {len(folders)} folders; {ALLOWED}"

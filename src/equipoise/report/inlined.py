@@ -1,13 +1,15 @@
 """Images and clips inside the page, made small; what cannot be there is named in its place.
 
 A picture is shrunk, a clip is cut short and given in mono, both are `data:` addresses; together they take no more than
-a bound, so that the file stays light enough to send. The same files give the same bytes.
+a bound, so that the file stays light enough to send. The same files give the same bytes. Of a file that is not shown
+the page says nothing but its name: neither that it exists nor why it could not be read.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import soxr
 from PIL import features
 
 from equipoise.data.images import load_image
-from equipoise.data.media import cannot
+from equipoise.report.allowed import allowed_file
 from equipoise.report.markup import safe, tag
 
 SIDE = 320
@@ -28,7 +30,17 @@ SECONDS, RATE = 10, 16_000
 LIMIT = 6_000_000
 """Letters that all pictures and clips of a page take at most; about as much as plotly's script."""
 
+LEAST = 4_000
+"""Letters of room below which nothing more is decoded: hardly anything would fit."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What a picture may be. Pillow reads forty formats more, among them some that are programs."""
+
+PIXELS, SAMPLES = 40_000_000, 20_000_000
+"""The largest picture, and the longest piece of a clip in samples of all channels, that is decoded."""
+
 NAME = 60  # most letters of a file's name beside a picture
+HIDDEN = "is not shown: it cannot be read, or lies outside the folders that the run's recipe names"
 
 
 @dataclass
@@ -38,54 +50,65 @@ class Inliner:
     Attributes:
         room: letters that are left.
         left_out: how many pictures and clips did not fit.
-        unreadable: how many could not be read.
+        hidden: how many are absent, cannot be read, or lie outside the folders that they may come from.
     """
 
     room: int = LIMIT
     left_out: int = 0
-    unreadable: int = 0
-    _known: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    hidden: int = 0
+    _known: dict[tuple[str, Path], tuple[str, str]] = field(default_factory=dict)
 
-    def picture(self, path: str, words: str) -> str:
-        """An image element; `words` are what a screen reader says."""
-        address, note = self._address("image", path)
+    def picture(self, path: str, words: str, roots: Sequence[Path]) -> str:
+        """An image element.
+
+        Args:
+            words: what a screen reader says.
+            roots: the folders that it may come from, resolved.
+        """
+        address, note = self._address("image", path, roots)
         if not address:
             return tag("p", note, class_="missing")
         # Opened or not, a picture that is not on the screen yet costs the reader nothing.
         return f'<img src="{address}" alt="{safe(words)}" title="{safe(_name(path))}" loading="lazy" decoding="async">'
 
-    def clip(self, path: str, words: str) -> str:
-        """An audio element with its controls, and how much of a longer clip it is."""
-        address, note = self._address("audio", path)
+    def clip(self, path: str, words: str, roots: Sequence[Path]) -> str:
+        """An audio element with its controls, and how much of a longer clip it is; arguments as for a picture."""
+        address, note = self._address("audio", path, roots)
         if not address:
             return tag("p", note, class_="missing")
         player = f'<audio controls preload="none" aria-label="{safe(words)}" src="{address}"></audio>'
         return player + (tag("p", note, class_="missing") if note else "")
 
-    def _address(self, kind: str, path: str) -> tuple[str, str]:
+    def _address(self, kind: str, path: str, roots: Sequence[Path]) -> tuple[str, str]:
         """A `data:` address and what has to be said; no address where there is none to give."""
-        found = self._known.get((kind, path))
-        if found is None:
-            try:
-                # A name may stand for something that never ends, or that waits for a writer.
-                if not Path(path).is_file():
-                    raise FileNotFoundError(2, "No such file")
-                found = _picture(Path(path)) if kind == "image" else _clip(Path(path))
-            except Exception as error:  # decoders raise what they like on broken bytes
-                found = "", f"{_name(path)}: {cannot(kind, Path(path), error)}"
-            self._known[kind, path] = found
-        address = found[0]
+        if self.room < LEAST:
+            return self._leave_out(path)
+        file = allowed_file(path, roots)
+        address, note = self._read(kind, file) if file is not None else ("", "")
         if not address:
-            self.unreadable += 1
-        elif len(address) > self.room:
-            self.left_out += 1
-            return "", f"{_name(path)}: left out, the page is full"
+            self.hidden += 1
+            return "", f"{_name(path)} {HIDDEN}"
+        if len(address) > self.room:
+            return self._leave_out(path)
         self.room -= len(address)
-        return found
+        return address, note
+
+    def _read(self, kind: str, file: Path) -> tuple[str, str]:
+        if (kind, file) not in self._known:
+            try:
+                found = _picture(file) if kind == "image" else _clip(file)
+            except Exception:  # decoders raise what they like on broken bytes
+                found = "", ""
+            self._known[kind, file] = found
+        return self._known[kind, file]
+
+    def _leave_out(self, path: str) -> tuple[str, str]:
+        self.left_out += 1
+        return "", f"{_name(path)}: left out, the page is full"
 
 
 def _picture(path: Path) -> tuple[str, str]:
-    image = load_image(path, SIDE)
+    image = load_image(path, SIDE, FORMATS, PIXELS)
     image.thumbnail((SIDE, SIDE))
     kind = "webp" if features.check("webp") else "jpeg"
     file = io.BytesIO()
@@ -97,7 +120,10 @@ def _clip(path: Path) -> tuple[str, str]:
     """MP3, which every browser plays; as WAV where libsndfile cannot write it. (It gives Ogg files random numbers.)"""
     with soundfile.SoundFile(path) as source:
         rate, whole = source.samplerate, len(source) / source.samplerate
-        channels = source.read(SECONDS * rate, dtype="float32", always_2d=True)
+        frames = min(len(source), SECONDS * rate)
+        if frames * source.channels > SAMPLES:
+            raise ValueError(f"{SECONDS} seconds of it are {frames * source.channels:,} samples")
+        channels = source.read(frames, dtype="float32", always_2d=True)
     if not len(channels):
         raise ValueError("it holds no sample")
     mono = channels[:, 0] if rate == RATE else soxr.resample(channels[:, 0], rate, RATE)

@@ -19,7 +19,7 @@ from equipoise.report.view import RunView, view_all
 from equipoise.training.run_directory import RunDirectory
 
 
-def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
+def build_report(runs: Sequence[RunDirectory], target: Path, media: bool = True) -> Path:
     """Write the report of one or several runs.
 
     The same runs give the same bytes. Missing files are named in the report and are no error.
@@ -27,6 +27,7 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
     Args:
         runs: in the order in which they are shown.
         target: the file, written whole or not at all.
+        media: whether the predictions' pictures and clips are in it.
 
     Returns:
         `target`.
@@ -34,10 +35,10 @@ def build_report(runs: Sequence[RunDirectory], target: Path) -> Path:
     Raises:
         RunError: there is no run.
     """
-    return write_page(target, report_page(runs))
+    return write_page(target, report_page(runs, media))
 
 
-def report_page(runs: Sequence[RunDirectory]) -> Page:
+def report_page(runs: Sequence[RunDirectory], media: bool = True) -> Page:
     """The same, not yet written.
 
     Raises:
@@ -52,7 +53,7 @@ def report_page(runs: Sequence[RunDirectory]) -> Page:
     claims = tables.claims(views) or missing("No claim was computed: balance.modules.theory.")
     figures, of_modules = _charts(CHARTS, views)
     theory, of_theory = _charts(THEORY, views)
-    predictions = predictions_section(views, [run.predictions for run in runs])
+    predictions = predictions_section(views, [run.predictions for run in runs], media=media)
     sections = [
         Section("verdict", "Verdict", f"{verdicts}\n{tables.summary(views)}\n{scores}"),
         Section("figures", "Figures", NO_SCRIPT + figures, before=legend(labels)),

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from equipoise.report.lines import line_at, lines_of
 from equipoise.report.view import number
 
 MOST, EACH = 240, 60
@@ -84,10 +85,12 @@ class _Place:
 
     Attributes:
         order: its number in the first file that has it.
+        key: of the question; the file may be another one by the time that its line is read again.
         lines: run and position in the run's file.
     """
 
     order: int
+    key: bytes
     lines: list[tuple[int, int]] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
 
@@ -120,6 +123,7 @@ def read_predictions(folders: Sequence[Path], most: int = MOST) -> list[TaskPred
         if places:
             chosen = choose(list(places.values()), min(EACH, max(4, most // len(names))))
             questions = [question for place in chosen if (question := _question(files, place)) is not None]
+            questions.sort(key=lambda question: (question.score is None, question.score or 0.0))  # as now read
             found.append(TaskPredictions(name.removesuffix(".jsonl"), len(places), questions))
     return found
 
@@ -153,8 +157,8 @@ def _index(files: Sequence[Path]) -> dict[bytes, _Place]:
     places: dict[bytes, _Place] = {}
     for run, file in enumerate(files):
         for position, line in _lines(file):
-            key = hashlib.blake2b(json.dumps([line.get("id"), line.get("prompt")]).encode(), digest_size=16).digest()
-            place = places.setdefault(key, _Place(len(places)))
+            key = _key(line)
+            place = places.setdefault(key, _Place(len(places), key))
             if any(known == run for known, _ in place.lines):
                 continue  # the same question again
             place.lines.append((run, position))
@@ -162,16 +166,17 @@ def _index(files: Sequence[Path]) -> dict[bytes, _Place]:
     return places
 
 
+def _key(line: dict[str, Any]) -> bytes:
+    return hashlib.blake2b(json.dumps([line.get("id"), line.get("prompt")]).encode(), digest_size=16).digest()
+
+
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Position and content of each line that holds an object."""
-    position = 0
     try:
-        with file.open("rb") as lines:
-            for text in lines:
-                line = _object(text)
-                if line is not None:
-                    yield position, line
-                position += len(text)
+        for position, text in lines_of(file):
+            line = _object(text)
+            if line is not None:
+                yield position, line
     except OSError:
         return
 
@@ -188,12 +193,10 @@ def _question(files: Sequence[Path], place: _Place) -> Question | None:
     lines: list[tuple[int, dict[str, Any]]] = []
     for run, position in place.lines:
         try:
-            with files[run].open("rb") as file:
-                file.seek(position)
-                line = _object(file.readline())
+            line = _object(line_at(files[run], position))
         except OSError:
             line = None
-        if line is not None:  # else the file has just been replaced
+        if line is not None and _key(line) == place.key:  # else the file has just been replaced
             lines.append((run, line))
     if not lines:
         return None

@@ -121,12 +121,14 @@ def _modules(run: RunView) -> list[Remedy]:
         return [_with_rates(what, rates, factors, True)]
     window = number(_settings(run).get("window")) or 20
     longer = round(CALM * window)
-    what = f"Average kappa over a longer window, {longer} measurements instead of {window:.0f} to begin with"
+    what = f"Average kappa over a longer window, {longer} measurements instead of {window:.0f} to begin with."
     return [Remedy(what, [f"balance.modules.window={longer}"], f"Coordination(..., window={longer})")]
 
 
 def _with_rates(what: str, rates: Mapping[str, float], factors: Mapping[str, float], or_let: bool) -> Remedy:
-    lowered = {module: float(f"{rate / factors.get(module, 1.0):.2g}") for module, rate in rates.items()}
+    lowered = {
+        module: float(f"{rate / factors[module]:.2g}") if module in factors else rate for module, rate in rates.items()
+    }
     otherwise = LET_IT if or_let else ("", "")
     if not lowered:  # no rate was logged
         return Remedy(f"{what}.", [], "", *otherwise)
@@ -138,10 +140,18 @@ def _tasks(run: RunView) -> list[Remedy]:
     found = starvation(run.columns)
     if found is None or not found.tasks:
         return []
-    heavier = even_weights(run, found.tasks)
+    hungry = [task for task in found.tasks if task not in found.ample]
+    look = f"Look at the samples and answers of {_listed(found.ample)}: of tokens there are enough."
+    looked = [Remedy(look, [], "")] if found.ample else []
+    return [*_weights(run, hungry), *looked] if hungry else looked
+
+
+def _weights(run: RunView, hungry: Sequence[str]) -> list[Remedy]:
+    """More of it for the tasks that starve of too few tokens."""
+    heavier = even_weights(run, hungry)
     otherwise = "let `equipoise balance RECIPE` find the weights of all tasks"
     if not heavier:
-        return [Remedy(f"Give {_listed(found.tasks)} more weight.", [], "", otherwise, otherwise)]
+        return [Remedy(f"Give {_listed(hungry)} more weight.", [], "", otherwise, otherwise)]
     # Weights that move (dwa, rlw, igbv1) or were given stay what they were on average.
     known = {key.removeprefix("task_weight/") for key in run.columns if key.startswith("task_weight/")}
     weights = {task: float(f"{present_weight(run, task):.2g}") for task in sorted(known)}
@@ -162,11 +172,8 @@ def _tasks(run: RunView) -> list[Remedy]:
 
 
 def _settings(run: RunView) -> dict[str, Any]:
-    """`balance.modules` of the recipe, as text alone: it may be from another machine, or of another version."""
-    try:
-        found: Any = yaml.safe_load(run.recipe or "")
-    except yaml.YAMLError:
-        return {}
+    """`balance.modules` of the recipe, which may be of another version."""
+    found = run.settings
     for key in ("balance", "modules"):
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}

@@ -55,11 +55,13 @@ class Starvation:
         tasks: those that starve, the worst first.
         sentences: one for each of them with its evidence and what to do, or one that none does.
         known: False where the log is too short to tell.
+        ample: those of `tasks` with half of an even share of the weighted tokens or more: they do not lack weight.
     """
 
     tasks: Sequence[str]
     sentences: Sequence[str]
     known: bool = True
+    ample: Sequence[str] = ()
 
 
 def starvation(columns: Mapping[str, Column]) -> Starvation | None:
@@ -88,8 +90,10 @@ def starvation(columns: Mapping[str, Column]) -> Starvation | None:
     found.sort(key=lambda item: item[0])
     if not found:
         return Starvation((), (_none(progress),))
-    sentences = [_sentence(one, others, 1 / len(tasks)) for _, one, others in found]
-    return Starvation([one.task for _, one, _ in found], sentences)
+    least = 1 / len(tasks) / 2
+    sentences = [_sentence(one, others, least) for _, one, others in found]
+    ample = [one.task for _, one, _ in found if one.share is not None and one.share >= least]
+    return Starvation([one.task for _, one, _ in found], sentences, ample=ample)
 
 
 def unlearnt(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -132,12 +136,12 @@ def _shares(columns: Mapping[str, Column], tasks: Sequence[str]) -> dict[str, fl
     return {task: voice / total for task, voice in voices.items()} if total > 0 else {}
 
 
-def _sentence(one: Progress, others: float, even: float) -> str:
+def _sentence(one: Progress, others: float, least: float) -> str:
     said = f"{one.task} starves: its loss {_change(one.fall)} while the others' median {_change(others)}"
     if one.share is None:
         return f"{said}; give it more weight, or let equipoise balance find the weights."
     has = f"and it has {100 * one.share:.2g} % of the weighted tokens"
-    if one.share < even / 2:
+    if one.share < least:
         return f"{said}, {has}; give it more weight, or let equipoise balance find the weights."
     return f"{said}, although it has {100 * one.share:.2g} % of the weighted tokens; look at its samples and answers."
 
@@ -151,5 +155,4 @@ def _none(progress: Sequence[Progress]) -> str:
 
 
 def _change(fall: float) -> str:
-    grown = math.exp(-fall) - 1
-    return f"fell by {-100 * grown:.0f} %" if fall >= 0 else f"rose by {100 * grown:.0f} %"
+    return f"{'fell' if fall >= 0 else 'rose'} by {abs(100 * (math.exp(-fall) - 1)):.0f} %"

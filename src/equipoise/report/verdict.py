@@ -29,6 +29,9 @@ SWINGS = 0.25
 """Smallest share of consecutive measurements between which kappa must cross 1 before a wide spread is called
 oscillation. Independent noise about 1 crosses half of the time; a slow drift from side to side crosses once."""
 
+LARGEST = 700.0
+"""A logarithm beyond which is taken for this: its exponential is a number still. No run that learns comes near it."""
+
 ENOUGH = 5
 """Fewest measurements, after the burn-in, that a verdict rests on."""
 
@@ -79,7 +82,7 @@ def diagnose(lines: Sequence[Mapping[str, Any]]) -> Verdict:
         return Verdict(UNKNOWN, None, None, None, None, 0, advice)
     judged = [_judge(pair, [row[pair[0]] - row[pair[1]] for row in rows]) for pair in _pairs(modules)]
     worst = max(judged, key=lambda found: (found.biased, found.oscillating, found.severity))
-    kappa, spread = math.exp(worst.mean), worst.spread
+    kappa, spread = _exp(worst.mean), worst.spread
     if len(rows) < ENOUGH:
         advice = f"A verdict needs {ENOUGH} measurements after the first quarter; this run has {len(rows)} so far."
         return Verdict(UNKNOWN, None, worst.pair, kappa, spread, len(rows), advice)
@@ -165,21 +168,21 @@ def _lower(
     for one in judged:
         fast, behind = one.pair if one.middle > 0 else one.pair[::-1]
         if one.biased and behind == slow:
-            factor = math.exp(abs(one.middle) / 2) / (_rate_ratio(lines, fast, slow) if coordinated else 1.0)
+            factor = _exp(abs(one.middle) / 2 - (math.log(_rate_ratio(lines, fast, slow)) if coordinated else 0.0))
             if factor > 1:
                 found[fast] = factor
     return found
 
 
 def _advice_on_bias(found: _Pair, fast: str, slow: str, rate_ratio: float | None) -> str:
-    middle = math.exp(found.middle)
+    middle = _exp(found.middle)
     about = f"kappa is about {rounded(middle)}: {called(fast)} outruns {called(slow)}"
     # Drift is quadratic in the learning rate.
-    factor = math.exp(abs(found.middle) / 2)
+    factor = _exp(abs(found.middle) / 2)
     if rate_ratio is None:
-        return f"{about}; lower {called(fast)}'s learning rate about {rounded(factor)}x, or use schedule commit."
+        return f"{about}; lower {called(fast)}'s learning rate about {rounded(factor)}x, or use schedule commit-clr."
     # The schedule already runs the two at `rate_ratio`; the base rates would have to differ by both together.
-    start = factor / rate_ratio
+    start = _exp(abs(found.middle) / 2 - math.log(rate_ratio))
     if start <= 1:
         return f"{about}, although the schedule could slow it down; look at the learning rates' figure."
     return (
@@ -189,12 +192,14 @@ def _advice_on_bias(found: _Pair, fast: str, slow: str, rate_ratio: float | None
 
 
 def _advice(found: _Pair, coordinated: bool) -> str:
-    about = f"kappa is about {rounded(math.exp(found.mean))}"
+    about = f"kappa is about {rounded(_exp(found.mean))}"
     if found.oscillating:
         remedy = (
-            "give the schedule a longer window" if coordinated else "lower both learning rates, or use schedule commit"
+            "give the schedule a longer window"
+            if coordinated
+            else "lower both learning rates, or use schedule commit-clr"
         )
-        return f"{about} on the whole but swings to both sides of 1, by {rounded(math.exp(found.spread))}x; {remedy}."
+        return f"{about} on the whole but swings to both sides of 1, by {rounded(_exp(found.spread))}x; {remedy}."
     if found.spread > FAR:
         return f"{about} on the whole but wanders; look at its figure before trusting one number."
     return f"{about} and steady: {called(found.pair[0])} and {called(found.pair[1])} keep pace; nothing to change."
@@ -213,9 +218,16 @@ def _coordinated(lines: Sequence[Mapping[str, Any]]) -> bool:
 def _rate_ratio(lines: Sequence[Mapping[str, Any]], fast: str, slow: str) -> float:
     """Geometric mean, over the last three quarters of the run, of the fast module's factor over the slow one's."""
     pairs = [(line.get(f"lr_factor/{fast}"), line.get(f"lr_factor/{slow}")) for line in lines]
-    logs = [math.log(f / s) for f, s in pairs if f is not None and s is not None and _usable(f) and _usable(s)]
+    logs = [
+        math.log(f) - math.log(s) for f, s in pairs if f is not None and s is not None and _usable(f) and _usable(s)
+    ]
     logs = logs[int(len(logs) * BURN_IN) :]
-    return math.exp(fmean(logs)) if logs else 1.0
+    return _exp(fmean(logs)) if logs else 1.0
+
+
+def _exp(value: float) -> float:
+    """exp, of what is neither too large nor too small to be a number."""
+    return math.exp(max(-LARGEST, min(LARGEST, value)))
 
 
 def _usable(value: object) -> bool:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from equipoise.errors import RunError
 from equipoise.modules.partition import LLM
+from equipoise.report.lines import lines_of
+from equipoise.report.recipe_text import parsed
 from equipoise.report.verdict import Verdict, diagnose
 from equipoise.training.run_directory import RunDirectory
 
@@ -37,7 +37,7 @@ class RunView:
 
     Attributes:
         label: the run's name in figures and tables; different for every run of a report.
-        settings: the recipe as plain data; None where it is no YAML.
+        settings: the recipe as plain data of bounded size; None where it is no YAML, or too large.
         method: the schedule, with `servo` where that controls it; None where the recipe does not say.
         columns: every number of `metrics.jsonl` by key.
         modules: the modules that learn, in the log's order: the encoder's first, the LLM last.
@@ -128,7 +128,7 @@ def view_one(run: RunDirectory, label: str) -> RunView:
     """Read one run under the label it is given."""
     columns, lines = _read_log(run.metrics_file)
     recipe = _text(run.recipe_file)
-    settings = _parsed(recipe)
+    settings = None if recipe is None else parsed(recipe)
     table = read_json(run.path / "modules.json")
     scores = read_json(run.scores_file)
     data = read_json(run.data_file)
@@ -197,13 +197,6 @@ def _step_ratio(timings: Iterable[Mapping[str, Any]]) -> float | None:
     return sum(step for step, _ in known) / rest if rest > 0 else None
 
 
-def _parsed(recipe: str | None) -> Any:
-    try:
-        return yaml.safe_load(recipe or "")
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there never was
-        return None
-
-
 def _method(settings: Any) -> str | None:
     for key in ("balance", "modules"):
         settings = settings.get(key) if isinstance(settings, dict) else None
@@ -216,11 +209,10 @@ def _method(settings: Any) -> str | None:
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """The objects in a file's lines, to the first line that is damaged: the last, cut short by a kill."""
     try:
-        with file.open("rb") as lines:
-            for text in lines:
-                line = json.loads(text)
-                if isinstance(line, dict):
-                    yield line
+        for _, text in lines_of(file):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                yield line
     except (OSError, ValueError, RecursionError):
         return
 
