@@ -2,7 +2,7 @@
 
 | file | what |
 | --- | --- |
-| `nodes/METHOD@SEED-HASH/` (`stl@TASK@SEED-HASH`) | a run directory each, with `scores-test.json` |
+| `nodes/METHOD@SEED-HASH/` (`stl@TASK@SEED-HASH`) | a run directory each, with its scores (`scores-test.json`) |
 | `logs/METHOD@SEED-HASH.log` | what a run printed that was made in another process or on another machine |
 | `comparison.json` | the plan, every finished run's numbers, and what follows from them |
 | `comparison.md`, `comparison.tex`, `comparison.csv` | the same as tables |
@@ -24,7 +24,7 @@ from rich.table import Table as RichTable
 
 from equipoise.balancing.execution import Work, carry_out
 from equipoise.balancing.locks import lock
-from equipoise.balancing.nodes import Data, facts_of, is_done, node_folder, read_data, scores_of
+from equipoise.balancing.nodes import Data, facts_of, has_loss, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import by_test_set
 from equipoise.comparing.measured import Measured
@@ -35,9 +35,9 @@ from equipoise.comparing.tables import all_tables, overview
 from equipoise.comparing.verdict import caveat, verdicts
 from equipoise.comparing.writing import comma_separated, latex, markdown
 from equipoise.data.tasks import check_trains
-from equipoise.errors import RunError
+from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
-from equipoise.report.view import view_one
+from equipoise.report.view import number, view_one
 from equipoise.tasks.plan import Node, Split
 from equipoise.training.run import preflight
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
@@ -94,7 +94,8 @@ def compare(
     Raises:
         RunError: the folder holds something else, or another process is at work in it; a run's process died again and
             again.
-        RecipeError, DataError, PartitionError: a recipe cannot be run (found before anything is trained).
+        RecipeError, DataError, PartitionError: a recipe cannot be run, or its runs could not be compared (found before
+            anything is trained).
     """
     for other in ("recipe.yaml", "balance.json"):
         if (folder / other).is_file():
@@ -104,6 +105,11 @@ def compare(
         check_trains(recipe)
     data = _read(recipes, console)
     plan = make_plan(recipes, seeds, baseline, *facts_of(recipes[baseline], data[baseline]))
+    if plan.split is None and not has_loss(recipes[baseline], data[baseline]):
+        raise RecipeError(
+            "found nothing to compare the methods by: no task has a metric and a test or validation part, and none has "
+            "a validation part with answers; one of them is needed"
+        )
     made = Comparison(folder)
     job = _Job(plan, data, made, console)
     job.print_plan()
@@ -181,7 +187,7 @@ class _Job:
             for node in run.nodes:
                 finished = is_done(self._folder(run, node), node.scored_on)
                 done += finished
-                scored = ", ".join(node.scored_on) or "nothing"
+                scored = ", ".join("validation loss" if part == "loss" else part for part in node.scored_on)
                 table.add_row(node.name, run.method, str(run.seed), scored, "yes" if finished else "")
         self.console.print(table)
         self.console.print(f"{len(self.plan.nodes)} runs, of which {done} are done", highlight=False)
@@ -222,7 +228,7 @@ def measure(run: Run, folders: Sequence[Path], split: Split | None) -> Measured:
         run.seed,
         names,
         found,
-        view.validation_loss,
+        number(view.scores.get("validation_loss")),  # of the finished model; the log's may be of any step
         view.verdict.kappa,
         view.verdict.std_log_kappa,
         view.step_ratio,
