@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,35 @@ def test_a_dry_run_prints_the_runs_and_makes_nothing(recipe_file, finished, tmp_
     console = silent()
     compare(tiny.recipes(recipe_file), (0, 1, 2), finished.path, console, dry_run=True)
     assert "6 runs, of which 4 are done" in console.file.getvalue()
+
+
+def test_only_what_nobody_is_writing_is_swept_away(tmp_path, monkeypatch):
+    made = Comparison(tmp_path)
+    (live, old, own) = (tmp_path / name for name in (".report.html-live", ".report.html-old", ".comparison.md-x"))
+    for file in (live, old, own):
+        file.touch()
+    os.utime(old, (1.0, 1.0))
+    glob = Path.glob
+
+    def renamed_meanwhile(path: Path, pattern: str) -> list[Path]:
+        return [*glob(path, pattern), path / pattern.replace("*", "gone")]
+
+    monkeypatch.setattr(Path, "glob", renamed_meanwhile)
+    made.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == [live.name]
+
+
+def test_the_page_is_drawn_while_nobody_else_is_at_work(recipe_file, copy, monkeypatch):
+    held = []
+
+    def draw(folders: list[Path]) -> None:
+        with pytest.raises(RunError), lock(copy.path, "compare", "taken"):
+            pass
+        held.append(folders)
+
+    monkeypatch.setattr("equipoise.comparing.run.report_on", draw)
+    compare(tiny.recipes(recipe_file), tiny.SEEDS, copy.path, silent())
+    assert held == [[copy.path]]
 
 
 def test_two_at_once_are_refused(recipe_file, tmp_path):

@@ -6,16 +6,18 @@
 | `logs/METHOD@SEED-HASH.log` | what a run printed that was made in another process or on another machine |
 | `comparison.json` | the plan, every finished run's numbers, and what follows from them |
 | `comparison.md`, `comparison.tex`, `comparison.csv` | the same as tables |
-| `report.html` | what `equipoise report` draws of it |
+| `report.html` | what `equipoise report` draws of it, once all is finished |
 
-The files are written anew after each run, each whole or not at all, from finished runs alone: stopped at any instant,
-they show what there is, and the same command goes on. With another method or seed only what is new is run. Nothing but
-the step times depends on the clock.
+The numbers are written anew after each run, each file whole or not at all, from finished runs alone: stopped at any
+instant, they show what there is, and the same command goes on. With another method or seed only what is new is run.
+Nothing but the step times depends on the clock.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,10 +39,14 @@ from equipoise.comparing.writing import comma_separated, latex, markdown
 from equipoise.data.tasks import check_trains
 from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
+from equipoise.report import report_on
 from equipoise.report.view import number, view_one
 from equipoise.tasks.plan import Node, Split
 from equipoise.training.run import preflight
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
+
+STALE = 3600
+"""Seconds after which a report that is not whole is of a process that is gone."""
 
 
 @dataclass
@@ -65,10 +71,22 @@ class Comparison:
         """Of the plan and all numbers."""
         return self.path / "comparison.json"
 
+    @property
+    def report(self) -> Path:
+        """Its page."""
+        return self.path / "report.html"
+
     def sweep(self) -> None:
-        """Delete the temporary files that a killed process left beside what it was about to replace."""
-        for leftover in [*self.path.glob(".comparison.*-*"), *self.path.glob(".report.html-*")]:
-            leftover.unlink()
+        """Delete the temporary files that a killed process left beside what it was about to replace.
+
+        A report may be drawn by anybody at any time, and its file be renamed meanwhile; nobody takes `STALE` for it.
+        """
+        for leftover in self.path.glob(".comparison.*-*"):
+            leftover.unlink(missing_ok=True)
+        for leftover in self.path.glob(".report.html-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > STALE:
+                    leftover.unlink()
 
 
 def compare(
@@ -80,7 +98,7 @@ def compare(
     dry_run: bool = False,
     where: Where | None = None,
 ) -> Comparison:
-    """Train and score every method with every seed, and compare.
+    """Train and score every method with every seed, compare, and write all files, the page last.
 
     Args:
         recipes: by method; their `train.seed` does not count.
@@ -123,6 +141,7 @@ def compare(
         job.write()
         carry_out(plan.nodes, slots, job.prepare, job.take, console)
         job.print_results()
+        report_on([folder])
     return made
 
 
