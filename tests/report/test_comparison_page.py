@@ -67,7 +67,7 @@ def test_scores_show_every_seed_and_an_interval(page):
     assert mean["error_x"]["array"][0] > 0
 
 
-def test_the_verdict_stands_first_with_its_interval(page):
+def test_the_verdict_stands_first_with_its_interval(folder, page):
     assert "Better on 2 of 2 scores" in page.text
     assert "Against constant: better on vqa: exact match +0.0" in page.text
     assert "3 seeds prove little" in page.text
@@ -75,6 +75,7 @@ def test_the_verdict_stands_first_with_its_interval(page):
         assert words in page.text
     boxes = [attributes["value"] for attributes in page.all("input")]
     assert boxes == ["0", "1", "2"]
+    assert "<legend>Methods</legend>" in report_on([folder]).read_text(encoding="utf-8")
 
 
 def test_the_same_folder_gives_the_same_bytes(folder):
