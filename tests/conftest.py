@@ -1,4 +1,5 @@
-"""What all tests share: no network, one thread, seeded generators, property tests that repeat, and forked commands."""
+"""What all tests share: no network, one thread, seeded generators, property tests that repeat,
+forked commands, and a browser."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start: two wo
 import hypothesis
 import pytest
 import torch
+
+from report._browser import Browser, start
 
 COMMANDS = Path(__file__).parent / "evaluation" / "_forked_commands.py"
 #: All is imported before the first command is a fork.
@@ -37,6 +40,12 @@ def _index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, headless: one for all tests that open a page."""
+    yield from start()
 
 
 @pytest.fixture(scope="session")

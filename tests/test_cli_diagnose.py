@@ -114,6 +114,19 @@ def test_following_a_finished_run_says_it_once(diagnose, tmp_path):
     assert [json.loads(line)["verdict"]["name"] for line in out.splitlines()] == ["biased toward the LLM"]
 
 
+def test_following_what_ended_without_a_step_says_what_the_plain_form_says(diagnose, tmp_path):
+    (tmp_path / "done.json").write_text("{}", encoding="utf-8")
+    plain, followed = diagnose(tmp_path), diagnose(tmp_path, "--follow")
+    assert followed == plain
+    assert (plain[0], plain[1]) == (2, "")
+    assert "has no metrics.jsonl and no recipe.yaml" in plain[2]
+    run = write_run(tmp_path / "run", [])
+    status, out, errors = diagnose(run.path, "--follow")
+    assert (status, errors) == (0, "")
+    assert "waiting" not in out
+    assert "not enough measurements" in out
+
+
 def test_names_that_steer_a_terminal_are_escapes(diagnose, tmp_path):
     log = with_tasks(log_lines({"llm": NINE}), {**TASKS, "\x1b[2J[red]‮": (2.5, 2.45, 5, 1.0)})
     _, out, _ = diagnose(write_run(tmp_path / "run", log).path)

@@ -47,7 +47,5 @@ def compare(
     folder = out or Path("runs") / f"{recipe.stem}-compare"
     made = compare_methods(recipes, numbers, folder, console, first, dry_run, place)
     if made.summary is not None:
-        from equipoise.report import report_on
-
         console.print(f"numbers: {made.file}, and as tables: .md, .csv, .tex", highlight=False)
-        console.print(f"report: {report_on([folder])}", highlight=False)
+        console.print(f"report: {made.report}", highlight=False)

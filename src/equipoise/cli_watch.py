@@ -41,18 +41,18 @@ def diagnose(
                 raise RecipeError(f"diagnose: {option} is for a recipe, which is trained; {recipe} is read as a run")
         if recipe.is_file():
             raise RecipeError(f"diagnose: --follow is for the folder of a run; {recipe} is a file")
-        from equipoise.watching.terminal import diagnose_folder
+        from equipoise.watching.terminal import print_diagnosis
 
-        diagnose_folder(recipe, console, follow, as_json)
+        print_diagnosis(recipe, console, follow, as_json)
         return
     forced = ["balance.modules.schedule=constant", "balance.modules.measure=true"]
     settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
     from equipoise.training.run import train as train_run
-    from equipoise.watching.terminal import diagnose_run
+    from equipoise.watching.terminal import print_measured
 
     beside = Console(markup=False, stderr=True) if as_json else console
     run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", beside, resume=resume)
-    diagnose_run(run.path, recipe, overrides or [], console, as_json)
+    print_measured(run.path, recipe, overrides or [], console, as_json)
 
 
 def watch(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 from scipy import stats
 
 from comparing import _tiny as tiny
 from equipoise.balancing.locks import lock
 from equipoise.comparing.run import Comparison, compare
+from equipoise.comparing.verdict import ONE_SEED, verdicts
 from equipoise.errors import RecipeError, RunError
 from equipoise.report import report_on
 from equipoise.training.run_directory import RunDirectory
@@ -163,6 +166,63 @@ def test_a_comparison_on_the_way_shows_what_is_finished(recipe_file, copy):
     assert "One seed: nothing can be shown" in page
 
 
+@pytest.fixture(scope="module")
+def without_metrics(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of which nothing can be scored, and two steps of it."""
+    content = yaml.safe_load(recipe_file.read_text(encoding="utf-8"))
+    [task] = [task for task in content["tasks"] if task["name"] == "name"]
+    content["tasks"] = [{key: task[key] for key in ("name", "reader", "path")}]
+    content["train"] |= {"max_steps": 2}
+    file = tmp_path_factory.mktemp("unscored") / "unscored.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def test_without_a_metric_methods_are_compared_by_the_validation_loss(without_metrics, tmp_path):
+    recipes = tiny.recipes(without_metrics, "constant,commit-clr")
+    made = compare(recipes, (0,), tmp_path / "out", silent())
+    found = loaded(made.file)
+    assert found["split"] is None
+    for one in found["runs"]:
+        folder = made.nodes / one["nodes"][0]
+        kept = loaded(folder / "scores-loss.json")
+        assert one["scores"] == kept["tasks"] == {}
+        assert one["validation_loss"] == kept["validation_loss"] > 0
+        # What training logs is of a step of its own, and not what is compared.
+        with RunDirectory(folder).metrics_file.open("a", encoding="utf-8") as log:
+            log.write('{"step": 2, "validation_loss": 77.0}\n')
+    [verdict] = verdicts(made.summary)
+    assert verdict.kind == ONE_SEED
+    assert "on validation loss " in verdict.sentence
+
+    # A run is done once it has its loss.
+    node = nodes(made)["commit-clr@0"]
+    (node / "scores-loss.json").unlink()
+    console = silent()
+    compare(recipes, (0,), made.path, console, dry_run=True)
+    assert "2 runs, of which 1 are done" in console.file.getvalue()
+    scores = loaded(node / "scores.json")
+    (node / "scores.json").write_text(json.dumps({**scores, "validation_loss": None}), encoding="utf-8")
+    (node / "scores-loss.json").write_text("{}", encoding="utf-8")
+    again = compare(recipes, (0,), made.path, silent())
+    losses = {one["method"]: one["validation_loss"] for one in loaded(again.file)["runs"]}
+    assert losses == {"constant": found["runs"][0]["validation_loss"], "commit-clr": None}
+    [verdict] = verdicts(again.summary)
+    assert verdict.sentence.startswith("commit-clr and constant have no quantity in common that says which is better")
+
+
+def test_where_nothing_can_be_compared_nothing_is_trained(without_metrics, tmp_path):
+    recipes = {
+        name: recipe.model_copy(
+            update={"tasks": [task.model_copy(update={"validation": None}) for task in recipe.tasks]}
+        )
+        for name, recipe in tiny.recipes(without_metrics, "constant,commit-clr").items()
+    }
+    with pytest.raises(RecipeError, match=r"^found nothing to compare the methods by: no task has a metric and a test"):
+        compare(recipes, (0,), tmp_path / "out", silent())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_prints_the_runs_and_makes_nothing(recipe_file, finished, tmp_path):
     console = silent()
     compare(tiny.recipes(recipe_file), (0, 1, 2), tmp_path / "out", console, dry_run=True)
@@ -173,6 +233,35 @@ def test_a_dry_run_prints_the_runs_and_makes_nothing(recipe_file, finished, tmp_
     console = silent()
     compare(tiny.recipes(recipe_file), (0, 1, 2), finished.path, console, dry_run=True)
     assert "6 runs, of which 4 are done" in console.file.getvalue()
+
+
+def test_only_what_nobody_is_writing_is_swept_away(tmp_path, monkeypatch):
+    made = Comparison(tmp_path)
+    (live, old, own) = (tmp_path / name for name in (".report.html-live", ".report.html-old", ".comparison.md-x"))
+    for file in (live, old, own):
+        file.touch()
+    os.utime(old, (1.0, 1.0))
+    glob = Path.glob
+
+    def renamed_meanwhile(path: Path, pattern: str) -> list[Path]:
+        return [*glob(path, pattern), path / pattern.replace("*", "gone")]
+
+    monkeypatch.setattr(Path, "glob", renamed_meanwhile)
+    made.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == [live.name]
+
+
+def test_the_page_is_drawn_while_nobody_else_is_at_work(recipe_file, copy, monkeypatch):
+    held = []
+
+    def draw(folders: list[Path]) -> None:
+        with pytest.raises(RunError), lock(copy.path, "compare", "taken"):
+            pass
+        held.append(folders)
+
+    monkeypatch.setattr("equipoise.comparing.run.report_on", draw)
+    compare(tiny.recipes(recipe_file), tiny.SEEDS, copy.path, silent())
+    assert held == [[copy.path]]
 
 
 def test_two_at_once_are_refused(recipe_file, tmp_path):

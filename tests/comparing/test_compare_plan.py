@@ -47,7 +47,7 @@ def test_what_is_scored_where_nothing_can_be_tested():
     for validated, split in ((["a"], "validation"), ([], None)):
         plan = make_plan({"x": recipe()}, (0,), "x", COUNTS, validated, [])
         assert plan.split == split
-        assert plan.nodes[0].scored_on == ((split,) if split else ())
+        assert plan.nodes[0].scored_on == (split or "loss",)
 
 
 def test_settings_of_other_weighters_decide_nothing():

@@ -86,6 +86,25 @@ def test_deltas_are_against_one_model_a_task_where_that_was_run():
     assert found.cell("b", Quantity("exact_match", "vqa")).difference.mean == pytest.approx(0.1)
 
 
+def test_deltas_are_over_the_tasks_that_one_model_a_task_has():
+    """A task that is tested and never trained has no model of its own."""
+    alone = [run("stl", seed, vqa=0.5, cap=0.5) for seed in (0, 1)]
+    with_other = [run(one.method, one.seed, **{t: s["exact_match"] for t, s in one.scores.items()}, other=0.3)
+                  for one in three()]  # fmt: skip
+    whole = summarise([*three(), *alone], ["a", "b", "stl"], "a")
+    found = summarise([*with_other, *alone], ["a", "b", "stl"], "a")
+    assert (found.left_out, whole.left_out, found.undefined) == (("other",), (), "")
+    for quantity in (DELTA_I, DELTA_E):
+        for method in "ab":
+            assert found.cell(method, quantity).values == whole.cell(method, quantity).values
+    assert "by seed. Without other, of which stl has no score." in overview(found, {}).note
+    assert "Without" not in overview(whole, {}).note
+    single = [run("stl", seed, vqa=0.5) for seed in (0, 1)]
+    undefined = summarise([*three(), *single], ["a", "b", "stl"], "a")
+    assert undefined.deltas == ()
+    assert "(stl has no score of cap, and two tasks or more are needed)" in overview(undefined, {}).note
+
+
 def pairs(by_task, seeds=4):
     """Runs of a (0.5 everywhere, but for noise) and of b, which differs by so much on each task."""
     noise = (0.001, -0.001, 0.002, -0.002)
@@ -121,6 +140,7 @@ def test_verdicts(by_task, kind, name):
 
 
 def test_a_lower_loss_is_better_where_there_is_no_score():
+    """What runs have where no task has a metric; tests/comparing/test_compare.py makes such ones."""
     noise = (0.01, -0.01, 0.0)
     runs = [one for s in range(3) for one in (run("a", s, 0.9), run("b", s, 0.5 + noise[s]))]
     [found] = verdicts(summarise(runs, ["a", "b"], "a"))
@@ -148,8 +168,19 @@ def test_few_and_many_seeds():
 
 def test_seeds_apart_are_nothing_to_compare():
     [found] = verdicts(summarise([run("a", 0, x=0.5), run("b", 1, x=0.6)], ["a", "b"], "a"))
-    assert found.kind == NOTHING
+    assert (found.kind, found.sentence) == (NOTHING, "b and a have no seed in common.")
     assert summarise([], ["a", "b"], "a").methods == ()
+
+
+def test_a_seed_in_common_and_no_quantity():
+    """Kappa alone says of no method that it is better."""
+    summary = summarise([run("a", 0, None), run("b", 0, None)], ["a", "b"], "a")
+    [found] = verdicts(summary)
+    assert found.kind == NOTHING
+    assert found.sentence.startswith("b and a have no quantity in common that says which is better: no score")
+    nothing = [run(method, 0, None, None, None) for method in "ab"]
+    assert "no quantity in common" in verdicts(summarise(nothing, ["a", "b"], "a"))[0].sentence
+    assert [row[1] for row in overview(summary, {}).rows] == ["1", "1"]
 
 
 def test_learning_rates_stand_beside_their_methods():

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def write_comparison(
 ) -> Path:
     """A comparison whose first `done` runs are finished; all when None. `plain` replaces what comparison.json holds."""
     runs = []
-    order = [(method, seed) for seed in seeds for method in methods]
-    for place, (method, seed) in enumerate(order[:done]):
+    order = ((method, seed) for seed in seeds for method in methods)
+    for place, (method, seed) in enumerate(islice(order, done)):
         noise = random.Random(place)
         node = f"{method.replace('/', '_')}@{seed}-{place:012x}"
         lines = log_lines({"llm": around(CENTRES.get(method, 0.5), 0.5, steps, seed=place)}, moving="commit" in method)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from _synthetic_runs import around, log_lines, write_run
 
 from equipoise.errors import RunError
 from equipoise.report import report_on
-from equipoise.report.comparison.view import view_comparison
+from equipoise.report.comparison.view import ComparisonView, view_comparison
 
 FIGURES = [
     "scores", "final-loss", "loss", "kappa", "kappa-summed", "learning-step", "gradient", "learning-rate", "task-loss",
@@ -65,7 +67,7 @@ def test_scores_show_every_seed_and_an_interval(page):
     assert mean["error_x"]["array"][0] > 0
 
 
-def test_the_verdict_stands_first_with_its_interval(page):
+def test_the_verdict_stands_first_with_its_interval(folder, page):
     assert "Better on 2 of 2 scores" in page.text
     assert "Against constant: better on vqa: exact match +0.0" in page.text
     assert "3 seeds prove little" in page.text
@@ -73,6 +75,7 @@ def test_the_verdict_stands_first_with_its_interval(page):
         assert words in page.text
     boxes = [attributes["value"] for attributes in page.all("input")]
     assert boxes == ["0", "1", "2"]
+    assert "<legend>Methods</legend>" in report_on([folder]).read_text(encoding="utf-8")
 
 
 def test_the_same_folder_gives_the_same_bytes(folder):
@@ -144,16 +147,48 @@ def test_a_damaged_file_is_no_error(tmp_path, content):
     assert "Not there: " in page_of(tmp_path / "x").text
 
 
+def of_one_node(folder: Path, node: str) -> ComparisonView:
+    plain = json.loads((folder / "comparison.json").read_text())
+    plain["runs"] = [{"method": "constant", "seed": 0, "nodes": [node], "scores": {}}]
+    (folder / "comparison.json").write_text(json.dumps(plain))
+    return view_comparison(folder)
+
+
 def test_a_node_that_leads_out_of_the_folder_is_not_read(tmp_path):
-    write_run(tmp_path / "outside", log_lines({"llm": around(0, 0.3)}))
-    for node in ("../../outside", str(tmp_path / "outside"), ".."):
-        folder = write_comparison(tmp_path / "in", done=0)
-        plain = json.loads((folder / "comparison.json").read_text())
-        plain["runs"] = [{"method": "constant", "seed": 0, "nodes": [node], "scores": {}}]
-        (folder / "comparison.json").write_text(json.dumps(plain))
-        view = view_comparison(folder)
-        assert view.curves == {}
+    """There is a log in each of these places."""
+    folder, lines = write_comparison(tmp_path / "in", done=0), log_lines({"llm": around(0, 0.3)})
+    outside = write_run(tmp_path / "outside", lines).path
+    for place in (folder, folder / "nodes", folder / "nodes" / "own", folder / "nodes" / "own" / "below"):
+        shutil.copytree(outside, place, dirs_exist_ok=True)
+    (folder / "nodes" / "link").symlink_to(outside)
+    (folder / "nodes" / "circle").symlink_to("circle")
+    assert of_one_node(folder, "own").curves
+    for node in (
+        "../../outside", str(outside), "..", "", ".", "own/below", "link", "circle", "n" * 300, "a\0b",
+    ):  # fmt: skip
+        view = of_one_node(folder, node)
+        assert view.curves == {}, node
         assert "the logs of constant with seed 0" in view.missing
+
+
+def test_many_methods_and_seeds_are_counted_and_not_listed(tmp_path):
+    many = list(range(2000))
+    runs = [{"method": f"m{i}", "seed": i, "nodes": ["x"], "scores": {"t": {"m": 0.5}}} for i in (0, 0, 1999)]
+    folder = write_comparison(tmp_path / "many", [f"m{i}" for i in many], many, done=0, runs=runs)
+    tracemalloc.start()
+    try:
+        view = view_comparison(folder)
+        largest = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert largest < 20e6
+    assert (len(view.methods), len(view.seeds)) == (1000, 1000)
+    assert list(view.missing)[:3] == [
+        "1000 methods after the first 1,000",
+        "1000 seeds after the first 1,000",
+        "999999 of 1000000 runs: m1 with seed 0, m2 with seed 0, m3 with seed 0, m4 with seed 0 and 999995 more",
+    ]
+    assert view.summary.methods == ("m0",)
 
 
 def test_a_long_run_is_thinned_and_keeps_its_spike(tmp_path):

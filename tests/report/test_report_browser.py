@@ -8,11 +8,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
-import _browser
 import numpy as np
 import pytest
 import soundfile
-from _browser import FAINT, Browser
 from _synthetic_balance import TASKS, task_lines, write_balance
 from _synthetic_runs import answered, around, log_lines, write_run
 from PIL import Image
@@ -20,6 +18,8 @@ from PIL import Image
 from equipoise.report import build_report, report_on
 from equipoise.report.palette import DARK, LIGHT
 from equipoise.report.predictions import EACH
+from report import _browser
+from report._browser import FAINT, Browser
 
 EVIL = "<script>window.evil = 1</script>"
 NAMES = (EVIL.replace("/", "∕"), "<img src=x onerror=window.evil=1>", "\"'><b>", "abc\u202egnp.", "x" * 120)

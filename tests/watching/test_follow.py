@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from equipoise.errors import RunError
 from equipoise.report.diagnosis import BalanceDiagnosis, Diagnosis
 from equipoise.training.run_directory import RunDirectory
 from equipoise.watching import follow as follow_module
@@ -108,6 +109,15 @@ def test_an_interrupt_ends_with_what_is_known(tmp_path, monkeypatch):
     assert last.finished is None
     assert min(calls) >= 2.0
     assert follow_nothing(tmp_path / "nowhere", monkeypatch) is None
+
+
+def test_a_folder_that_cannot_be_read_is_a_mistake_in_a_line(tmp_path, monkeypatch):
+    def closed(folder: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(follow_module, "is_finished", closed)
+    with pytest.raises(RunError, match=r"run cannot be read: Permission denied$"):
+        follow(tmp_path / "run", lambda found: None, lambda: None)
 
 
 def follow_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,43 +12,19 @@ import pytest
 from _served import served
 
 from equipoise.training.run_directory import RunDirectory
+from report._browser import Browser
 from report._synthetic_runs import around, log_lines, write_run
-
-REQUIRED = os.environ.get("EQUIPOISE_REQUIRE_BROWSER") == "1"
 
 
 @pytest.fixture
-def browser(chromium: Any) -> Any:
-    """On an empty page, without messages of the one before."""
-    chromium.get("about:blank")
-    chromium.get_log("browser")
-    return chromium
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Skipped without a browser, unless one is required."""
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not REQUIRED and not (binary and driver):
-        pytest.skip("no chromium and chromedriver")
-    webdriver = importlib.import_module("selenium.webdriver") if REQUIRED else pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary or "chromium"
-    for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1000,800",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    opened.set_script_timeout(60)
-    try:
-        yield opened
-    finally:
-        opened.quit()
+def chromium(browser: Browser) -> Iterator[Any]:
+    """The session's browser, on an empty page, without messages of the one before; left so, for a page asks on."""
+    browser.resize(1000)
+    browser.prefer(dark=False)
+    browser.driver.get("about:blank")
+    browser.driver.get_log("browser")
+    yield browser.driver
+    browser.driver.get("about:blank")
 
 
 def until(browser: Any, script: str, seconds: float = 90) -> Any:
@@ -81,13 +54,13 @@ DRAWN = "return document.querySelectorAll('#kappa .main-svg').length > 0"
 POINTS = "return Math.max(...document.getElementById('kappa').data.map(trace => trace.x.length))"
 
 
-def test_the_page_updates_itself_and_leaves_the_reader_alone(browser, tmp_path):
+def test_the_page_updates_itself_and_leaves_the_reader_alone(chromium, tmp_path):
     runs, writers = zip(*(begin(tmp_path / name, centre) for name, centre in (("one", 2.5), ("two", 0.0))), strict=True)
     with served([run.path for run in runs]) as server:
-        browser.get(server.url)
-        until(browser, DRAWN)
-        assert browser.execute_script(POINTS) == 8
-        browser.execute_script("""
+        chromium.get(server.url)
+        until(chromium, DRAWN)
+        assert chromium.execute_script(POINTS) == 8
+        chromium.execute_script("""
           document.querySelectorAll('.legend input')[1].click();
           document.querySelector('#settings').parentElement.querySelector('details').open = true;
           window.same = document.getElementById('kappa');
@@ -98,9 +71,9 @@ def test_the_page_updates_itself_and_leaves_the_reader_alone(browser, tmp_path):
         """)
         for writer in writers:
             writer(40)
-        browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
-        until(browser, POINTS.replace("return", "return 40 <="))
-        found = browser.execute_script("""
+        chromium.execute_script("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
+        until(chromium, POINTS.replace("return", "return 40 <="))
+        found = chromium.execute_script("""
           const kappa = document.getElementById('kappa');
           return {
             hidden: kappa.data.map(trace => [trace.meta.run, trace.visible]),
@@ -123,33 +96,33 @@ def test_the_page_updates_itself_and_leaves_the_reader_alone(browser, tmp_path):
         assert found["state"] == "Live"
         assert "Biased toward the LLM" in found["verdict"]
 
-        browser.execute_script("document.querySelectorAll('.legend input')[1].click()")
-        assert browser.execute_script("return document.getElementById('kappa').data.every(trace => trace.visible)")
+        chromium.execute_script("document.querySelectorAll('.legend input')[1].click()")
+        assert chromium.execute_script("return document.getElementById('kappa').data.every(trace => trace.visible)")
         for run, writer in zip(runs, writers, strict=True):
             writer(100)
             run.done_file.write_text("{}", encoding="utf-8")
-        browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
-        until(browser, "return document.querySelector('#live b').textContent === 'Finished'")
-        assert "one: step 80; two: step 80" in browser.execute_script(
+        chromium.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
+        until(chromium, "return document.querySelector('#live b').textContent === 'Finished'")
+        assert "one: step 80; two: step 80" in chromium.execute_script(
             "return document.querySelector('#live').textContent"
         )
-        refused = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        refused = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
         assert refused == []
 
 
-def test_a_run_that_does_not_exist_becomes_a_report_without_a_reload(browser, tmp_path):
+def test_a_run_that_does_not_exist_becomes_a_report_without_a_reload(chromium, tmp_path):
     folder = tmp_path / "later"
     with served([folder]) as server:
-        browser.get(server.url)
-        until(browser, "return document.querySelector('#live b').textContent === 'Waiting'")
-        browser.execute_script("window.loaded = true")
+        chromium.get(server.url)
+        until(chromium, "return document.querySelector('#live b').textContent === 'Waiting'")
+        chromium.execute_script("window.loaded = true")
         write_run(folder, log_lines({"llm": around(2.5, 0.3, 20)}))
-        until(browser, DRAWN)
-        found = browser.execute_script("return [window.loaded, document.querySelector('#live b').textContent]")
+        until(chromium, DRAWN)
+        found = chromium.execute_script("return [window.loaded, document.querySelector('#live b').textContent]")
         assert found == [True, "Finished"]
-        assert browser.get_log("browser") == []
-    browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
-    until(browser, "return document.querySelector('#live b').textContent === 'No longer live'")
+        assert chromium.get_log("browser") == []
+    chromium.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
+    until(chromium, "return document.querySelector('#live b').textContent === 'No longer live'")
 
 
 def predict(run: RunDirectory, count: int) -> None:
@@ -161,33 +134,33 @@ def predict(run: RunDirectory, count: int) -> None:
     (run.predictions / "vqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_predictions_that_arrive_can_be_searched_and_the_search_stays(browser, tmp_path):
+def test_predictions_that_arrive_can_be_searched_and_the_search_stays(chromium, tmp_path):
     run = write_run(tmp_path / "run", log_lines({"llm": around(0.0, 0.3, 20)}))
     shown = "return [...document.querySelectorAll('.cards > li')].filter(card => !card.hidden).length"
     news = "document.dispatchEvent(new Event('visibilitychange'))"
     with served([run.path]) as server:
-        browser.get(server.url)
-        until(browser, DRAWN)
-        assert browser.execute_script(shown) == 0
+        chromium.get(server.url)
+        until(chromium, DRAWN)
+        assert chromium.execute_script(shown) == 0
         predict(run, 4)
-        browser.execute_script(news)
-        until(browser, shown)
-        assert browser.execute_script(shown) == 4
-        browser.execute_script("""
+        chromium.execute_script(news)
+        until(chromium, shown)
+        assert chromium.execute_script(shown) == 4
+        chromium.execute_script("""
           const find = document.querySelector('.controls input');
           find.focus();
           find.value = 'many 1';
           find.dispatchEvent(new Event('input'));
           document.querySelector('[data-order=best]').click();
         """)
-        assert browser.execute_script(shown) == 1
+        assert chromium.execute_script(shown) == 1
         predict(run, 12)
-        browser.execute_script(news)
-        until(browser, shown + " === 3")  # 1, 10 and 11
-        found = browser.execute_script("""return [
+        chromium.execute_script(news)
+        until(chromium, shown + " === 3")  # 1, 10 and 11
+        found = chromium.execute_script("""return [
           document.querySelector('.controls input').value,
           document.querySelector('[data-order=best]').getAttribute('aria-pressed'),
           document.querySelector('.cards > li:not([hidden]) h4').textContent,
           document.activeElement === document.querySelector('.controls input')];""")
-        assert found[:3] == ["many 1", "true", "q1"]
-        assert browser.get_log("browser") == []
+        assert found == ["many 1", "true", "q1", True]
+        assert chromium.get_log("browser") == []

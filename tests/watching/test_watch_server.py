@@ -122,7 +122,7 @@ def test_the_page_is_the_report_with_one_more_source(run):
         for found in (policy, header):
             assert re.search(r"(^|; )connect-src 'self'(;|$)", found or "")
             assert (found or "").startswith("default-src 'none'")
-        assert "frame-ancestors 'none'" in header
+        assert header == f"{policy}; frame-ancestors 'none'"
         assert headers["X-Content-Type-Options"] == "nosniff"
         begun = json.loads(next(text for text in page.scripts if '"etag"' in text[:20]))
         assert begun["etag"] == update(server)["etag"]
@@ -174,6 +174,26 @@ def test_other_hosts_are_refused(run, host):
 def test_this_machine_is_answered_through_any_port(run, host):
     with served([run.path]) as server:
         assert ask(server, "/update", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "status"),
+    [
+        ("0.0.0.0", "box.lan", 403), ("0.0.0.0", "box", 200), ("0.0.0.0", "10.0.0.7:1", 200),
+        ("0.0.0.0", "localhost", 200), ("127.0.0.1", "box", 403),
+    ],
+)  # fmt: skip
+def test_an_open_address_answers_to_numbers_and_the_bare_name(run, monkeypatch, host, named, status):
+    monkeypatch.setattr("equipoise.watching.server.socket.gethostname", lambda: "Box")
+    with served([run.path], host) as server:
+        assert ask(server, "/update", Host=named)[0] == status
+
+
+def test_a_name_that_is_listened_at_is_answered(monkeypatch):
+    monkeypatch.setattr("equipoise.watching.server.ThreadingHTTPServer.__init__", lambda *_: None)  # no such address
+    server = WatchServer(Live([]), "box.lan", 0)
+    assert server.answers_to("Box.lan:80")
+    assert not server.answers_to("other.lan")
 
 
 def test_no_file_is_served(run):

@@ -22,7 +22,7 @@ from equipoise.balancing.nodes import is_done, run_node, tidy
 from equipoise.errors import EquipoiseError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
-from equipoise.tasks.plan import Node, Split
+from equipoise.tasks.plan import Node, Scoring
 
 #: How often a node whose place dies or is stopped is tried again.
 RETRIES = 3
@@ -38,13 +38,13 @@ class Work:
         folder: its run directory.
         splits: what it is scored on.
         patience: seconds after which another process that has it and shows no life counts as stopped.
-        validation_loss: whether it is computed too.
+        validation_loss: whether it is computed with the scores.
     """
 
     name: str
     recipe: Recipe
     folder: Path
-    splits: tuple[Split, ...]
+    splits: tuple[Scoring, ...]
     patience: float = PATIENCE
     validation_loss: bool = False
 

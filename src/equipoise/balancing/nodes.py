@@ -20,7 +20,7 @@ from equipoise.balancing.locks import turn
 from equipoise.data.tasks import PARTS, Notify, is_unanswered, read_task
 from equipoise.evaluation.evaluate import evaluate
 from equipoise.recipe import Recipe
-from equipoise.tasks.plan import Split
+from equipoise.tasks.plan import Scoring, Split
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory, write_json
 
@@ -59,6 +59,11 @@ def facts_of(recipe: Recipe, data: Data) -> tuple[dict[str, int], list[str], lis
     return counts, validated, [task.name for task in scored if "test" in data[task.name]]
 
 
+def has_loss(recipe: Recipe, data: Data) -> bool:
+    """Whether there are validation samples with answers, of a task with a metric or without one."""
+    return any("validation" in data[task.name] and not is_unanswered(task, "validation") for task in recipe.tasks)
+
+
 def node_folder(root: Path, name: str, recipe: Recipe, data: Data) -> Path:
     """Where a node's run directory is.
 
@@ -90,7 +95,7 @@ def run_node(
     name: str,
     recipe: Recipe,
     folder: Path,
-    splits: Sequence[Split],
+    splits: Sequence[Scoring],
     console: Console,
     patience: float,
     validation_loss: bool = False,
@@ -101,10 +106,10 @@ def run_node(
         name: shown beside the progress.
         recipe: whole, weights included.
         folder: the run directory.
-        splits: to be scored on.
+        splits: to be scored on; of `loss`, nothing but the validation loss is computed.
         console: for progress.
         patience: seconds after which another process that has this node and shows no life counts as stopped.
-        validation_loss: also compute it.
+        validation_loss: also compute it with the scores.
 
     Raises:
         Held: such a process has it.
@@ -121,11 +126,12 @@ def run_node(
         train(recipe, folder, console, resume=True, name=name)
         _free_memory()
         for split in splits:
-            if scores_of(folder, split) is None:
+            if not _scores_file(folder, split).is_file():
                 began = time.monotonic()
-                found = run.scores()
-                if found is None or found["split"] != split:  # else killed just before it was kept
-                    found = evaluate(run, console, split, controls=False, validation_loss=validation_loss)
+                found, part = run.scores(), None if split == "loss" else split
+                if found is None or found["split"] != part:  # else killed just before it was kept
+                    wanted = validation_loss or part is None
+                    found = evaluate(run, console, part, controls=False, validation_loss=wanted)
                     write_json(_seconds_file(folder, split), time.monotonic() - began)
                 # scores.json is replaced when another split is scored.
                 write_json(_scores_file(folder, split), found)
@@ -133,7 +139,7 @@ def run_node(
         tidy(folder)
 
 
-def is_done(folder: Path, splits: Sequence[Split]) -> bool:
+def is_done(folder: Path, splits: Sequence[Scoring]) -> bool:
     """Whether a node has been trained and scored."""
     return RunDirectory(folder).done and all(_scores_file(folder, split).is_file() for split in splits)
 
@@ -143,7 +149,7 @@ def tidy(folder: Path) -> None:
     shutil.rmtree(RunDirectory(folder).checkpoints, ignore_errors=True)
 
 
-def cost_of(folder: Path, splits: Sequence[Split]) -> dict[str, float | None]:
+def cost_of(folder: Path, splits: Sequence[Scoring]) -> dict[str, float | None]:
     """What a node took, in seconds of wall-clock time.
 
     Returns:
@@ -163,11 +169,11 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _scores_file(folder: Path, split: Split) -> Path:
+def _scores_file(folder: Path, split: Scoring) -> Path:
     return folder / f"scores-{split}.json"
 
 
-def _seconds_file(folder: Path, split: Split) -> Path:
+def _seconds_file(folder: Path, split: Scoring) -> Path:
     return folder / f"seconds-{split}.json"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from equipoise.comparing.methods import STL
 from equipoise.errors import RecipeError
 from equipoise.recipe import Recipe, Task
-from equipoise.tasks.plan import Node, Split, only_what_concerns, private, single_tasks, weighted
+from equipoise.tasks.plan import Node, Scoring, Split, only_what_concerns, private, single_tasks, weighted
 
 #: What a method may change of a task: how it is trained on. All else decides what its scores mean.
 TRAINED = frozenset({"train", "max_train", "fraction", "merge", "max_turns", "weight"})
@@ -41,7 +41,7 @@ class Plan:
     Attributes:
         baseline: the method that the others are compared with.
         methods, seeds: in the user's order.
-        split: what is scored; None where no task can be.
+        split: what is scored; None where no task can be, and runs are compared by their validation loss.
         runs: of each seed all methods, then of the next: stopped on the way, there are whole pairs.
         settings: by method, what its recipe has otherwise than the baseline's, and what that has there.
     """
@@ -85,7 +85,7 @@ def make_plan(
     split: Split | None = "test" if tested else "validation" if validated else None
     if STL in plain and not any(task.name in counts and task.name in tested for task in plain[STL].tasks):
         raise RecipeError(f"{STL}: no task is trained on, has a metric and a test part; one or more are needed")
-    scored_on = (split,) if split is not None else ()
+    scored_on: tuple[Scoring, ...] = (split or "loss",)
     runs = []
     for seed in seeds:
         for method, recipe in plain.items():

@@ -2,20 +2,22 @@
 
 | file | what |
 | --- | --- |
-| `nodes/METHOD@SEED-HASH/` (`stl@TASK@SEED-HASH`) | a run directory each, with `scores-test.json` |
+| `nodes/METHOD@SEED-HASH/` (`stl@TASK@SEED-HASH`) | a run directory each, with its scores (`scores-test.json`) |
 | `logs/METHOD@SEED-HASH.log` | what a run printed that was made in another process or on another machine |
 | `comparison.json` | the plan, every finished run's numbers, and what follows from them |
 | `comparison.md`, `comparison.tex`, `comparison.csv` | the same as tables |
-| `report.html` | what `equipoise report` draws of it |
+| `report.html` | what `equipoise report` draws of it, once all is finished |
 
-The files are written anew after each run, each whole or not at all, from finished runs alone: stopped at any instant,
-they show what there is, and the same command goes on. With another method or seed only what is new is run. Nothing but
-the step times depends on the clock.
+The numbers are written anew after each run, each file whole or not at all, from finished runs alone: stopped at any
+instant, they show what there is, and the same command goes on. With another method or seed only what is new is run.
+Nothing but the step times depends on the clock.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from rich.table import Table as RichTable
 
 from equipoise.balancing.execution import Work, carry_out
 from equipoise.balancing.locks import lock
-from equipoise.balancing.nodes import Data, facts_of, is_done, node_folder, read_data, scores_of
+from equipoise.balancing.nodes import Data, facts_of, has_loss, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import by_test_set
 from equipoise.comparing.measured import Measured
@@ -35,12 +37,16 @@ from equipoise.comparing.tables import all_tables, overview
 from equipoise.comparing.verdict import caveat, verdicts
 from equipoise.comparing.writing import comma_separated, latex, markdown
 from equipoise.data.tasks import check_trains
-from equipoise.errors import RunError
+from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
-from equipoise.report.view import view_one
+from equipoise.report import report_on
+from equipoise.report.view import number, view_one
 from equipoise.tasks.plan import Node, Split
 from equipoise.training.run import preflight
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
+
+STALE = 3600
+"""Seconds after which a report that is not whole is of a process that is gone."""
 
 
 @dataclass
@@ -65,10 +71,22 @@ class Comparison:
         """Of the plan and all numbers."""
         return self.path / "comparison.json"
 
+    @property
+    def report(self) -> Path:
+        """Its page."""
+        return self.path / "report.html"
+
     def sweep(self) -> None:
-        """Delete the temporary files that a killed process left beside what it was about to replace."""
-        for leftover in [*self.path.glob(".comparison.*-*"), *self.path.glob(".report.html-*")]:
-            leftover.unlink()
+        """Delete the temporary files that a killed process left beside what it was about to replace.
+
+        A report may be drawn by anybody at any time, and its file be renamed meanwhile; nobody takes `STALE` for it.
+        """
+        for leftover in self.path.glob(".comparison.*-*"):
+            leftover.unlink(missing_ok=True)
+        for leftover in self.path.glob(".report.html-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > STALE:
+                    leftover.unlink()
 
 
 def compare(
@@ -80,7 +98,7 @@ def compare(
     dry_run: bool = False,
     where: Where | None = None,
 ) -> Comparison:
-    """Train and score every method with every seed, and compare.
+    """Train and score every method with every seed, compare, and write all files, the page last.
 
     Args:
         recipes: by method; their `train.seed` does not count.
@@ -94,7 +112,8 @@ def compare(
     Raises:
         RunError: the folder holds something else, or another process is at work in it; a run's process died again and
             again.
-        RecipeError, DataError, PartitionError: a recipe cannot be run (found before anything is trained).
+        RecipeError, DataError, PartitionError: a recipe cannot be run, or its runs could not be compared (found before
+            anything is trained).
     """
     for other in ("recipe.yaml", "balance.json"):
         if (folder / other).is_file():
@@ -104,6 +123,11 @@ def compare(
         check_trains(recipe)
     data = _read(recipes, console)
     plan = make_plan(recipes, seeds, baseline, *facts_of(recipes[baseline], data[baseline]))
+    if plan.split is None and not has_loss(recipes[baseline], data[baseline]):
+        raise RecipeError(
+            "found nothing to compare the methods by: no task has a metric and a test or validation part, and none has "
+            "a validation part with answers; one of them is needed"
+        )
     made = Comparison(folder)
     job = _Job(plan, data, made, console)
     job.print_plan()
@@ -117,6 +141,7 @@ def compare(
         job.write()
         carry_out(plan.nodes, slots, job.prepare, job.take, console)
         job.print_results()
+        report_on([folder])
     return made
 
 
@@ -181,7 +206,7 @@ class _Job:
             for node in run.nodes:
                 finished = is_done(self._folder(run, node), node.scored_on)
                 done += finished
-                scored = ", ".join(node.scored_on) or "nothing"
+                scored = ", ".join("validation loss" if part == "loss" else part for part in node.scored_on)
                 table.add_row(node.name, run.method, str(run.seed), scored, "yes" if finished else "")
         self.console.print(table)
         self.console.print(f"{len(self.plan.nodes)} runs, of which {done} are done", highlight=False)
@@ -222,7 +247,7 @@ def measure(run: Run, folders: Sequence[Path], split: Split | None) -> Measured:
         run.seed,
         names,
         found,
-        view.validation_loss,
+        number(view.scores.get("validation_loss")),  # of the finished model; the log's may be of any step
         view.verdict.kappa,
         view.verdict.std_log_kappa,
         view.step_ratio,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from equipoise.comparing.measured import Measured
@@ -108,6 +108,8 @@ class Summary:
         deltas: Delta I and Delta E; empty where they are not defined.
         undefined: why they are not; empty where they are.
         single: what the deltas are against: `stl`, or the baseline where that has not been run.
+        left_out: tasks that it has no score of; the deltas are without them.
+        seeds: that each method has been run with.
     """
 
     baseline: str
@@ -117,6 +119,8 @@ class Summary:
     deltas: tuple[Cell, ...]
     undefined: str = ""
     single: str = ""
+    left_out: tuple[str, ...] = ()
+    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def cell(self, method: str, quantity: Quantity) -> Cell | None:
         """One cell; None where nothing is known."""
@@ -146,9 +150,12 @@ def summarise(measured: Sequence[Measured], methods: Sequence[str], baseline: st
     ]
     training = [(quantity, {m: _values(runs, read) for m, runs in by_method.items()}) for quantity, read in _READ]
     single = STL if STL in by_method else baseline
-    found, undefined = _deltas(by_method, single, len({task for task, _ in sets}))
+    alone = {task for run in by_method.get(single, {}).values() for task in run.scores}
+    left_out = tuple(task for task in dict.fromkeys(task for task, _ in sets) if task not in alone)
+    found, undefined = _deltas(by_method, single, alone, left_out)
     cells = (_cells(scores, baseline), _cells(training, baseline), _cells(found, None))
-    return Summary(baseline, tuple(by_method), *cells, undefined, single)
+    seeds = {method: tuple(runs) for method, runs in by_method.items()}
+    return Summary(baseline, tuple(by_method), *cells, undefined, single, left_out, seeds)
 
 
 def _cells(table: Sequence[tuple[Quantity, Mapping[str, Values]]], baseline: str | None) -> tuple[Cell, ...]:
@@ -169,17 +176,23 @@ def _cells(table: Sequence[tuple[Quantity, Mapping[str, Values]]], baseline: str
 
 
 def _deltas(
-    by_method: Mapping[str, Mapping[int, Measured]], baseline: str, tasks: int
+    by_method: Mapping[str, Mapping[int, Measured]], baseline: str, tasks: Collection[str], left_out: Sequence[str]
 ) -> tuple[list[tuple[Quantity, dict[str, Values]]], str]:
-    """Delta I and Delta E of each method in each seed that the baseline has too, or why there are none."""
-    if tasks < 2 or baseline not in by_method:
+    """Delta I and Delta E of each method in each seed that the baseline has too, or why there are none.
+
+    A task that is tested and never trained has no model of its own, so they are over those the baseline has scores of.
+    """
+    if len(tasks) + len(left_out) < 2 or baseline not in by_method:
         return [], ""
+    if len(tasks) < 2:
+        return [], f"{baseline} has no score of {', '.join(left_out)}, and two tasks or more are needed"
     better: dict[str, dict[int, float]] = {}
     worse: dict[str, dict[int, float]] = {}
     for method, runs in by_method.items():
         for seed in runs if method != baseline else ():
             if seed in by_method[baseline]:
-                pair = {baseline: by_method[baseline][seed].scores, method: runs[seed].scores}
+                scores = {task: own for task, own in runs[seed].scores.items() if task in tasks}
+                pair = {baseline: by_method[baseline][seed].scores, method: scores}
                 try:
                     found = deltas(pair, baseline)[method]
                 except DataError as error:

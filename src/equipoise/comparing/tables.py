@@ -62,6 +62,8 @@ def overview(summary: Summary, settings: Mapping[str, Mapping[str, Any]]) -> Tab
     if summary.deltas:
         single = "one model a task (stl)" if summary.single == STL else summary.single
         note += f" Delta I and Delta E: mean improvement and shortfall over tasks against {single}, by seed."
+        if summary.left_out:
+            note += f" Without {', '.join(summary.left_out)}, of which {summary.single} has no score."
     if summary.undefined:
         note += f" Delta I and Delta E are not defined here ({summary.undefined})."
     return Table("Methods", header, tuple(rows), note)
@@ -111,8 +113,7 @@ def learning_rates(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def seeds_of(summary: Summary, method: str) -> int:
     """With how many seeds a method has been run."""
-    cells = (*summary.scores, *summary.training)
-    return max((cell.estimate.seeds for cell in cells if cell.method == method), default=0)
+    return len(summary.seeds.get(method, ()))
 
 
 def interval(low: float | None, high: float | None, quantity: Quantity | None = None) -> str:

@@ -64,7 +64,11 @@ def _verdict(summary: Summary, method: str) -> Verdict:
     losses = [cell for cell in summary.training if cell.method == method and cell.quantity == LOSS and cell.difference]
     judged = cells or losses
     if not judged:
-        return Verdict(method, NOTHING, NOTHING, f"{method} and {summary.baseline} have no seed in common.")
+        pair, seeds = f"{method} and {summary.baseline}", summary.seeds
+        if set(seeds.get(method, ())).isdisjoint(seeds.get(summary.baseline, ())):
+            return Verdict(method, NOTHING, NOTHING, f"{pair} have no seed in common.")
+        why = "have no quantity in common that says which is better: no score and no validation loss"
+        return Verdict(method, NOTHING, NOTHING, f"{pair} {why}.")
     tested = [cell for cell in judged if cell.p_holm is not None]
     up = [cell for cell in tested if _significant(cell) and _improves(cell)]
     down = [cell for cell in tested if _significant(cell) and not _improves(cell)]

@@ -51,7 +51,7 @@ PATIENCE = timedelta(days=7)  # how long a process waits for the slower ones
 def evaluate(
     run: RunDirectory,
     console: Console,
-    split: Split = "test",
+    split: Split | None = "test",
     controls: bool = True,
     engine: EngineName = "transformers",
     batch_size: int = 16,
@@ -61,7 +61,8 @@ def evaluate(
 
     Args:
         run: its model is loaded anew, as a user would.
-        split: which part of each task to answer; the validation loss is on the validation part always.
+        split: which part of each task to answer; the validation loss is on the validation part always. None: nothing
+            is answered, for the validation loss alone.
         controls: also score the most frequent training answer, and the same model on shuffled images and
             audio.
         engine: what generates; `vllm` serves merged models of the classes that it knows.
@@ -74,7 +75,7 @@ def evaluate(
 
     Raises:
         RunError: the run has not finished, or cannot be served by the engine. RecipeError: no task has a metric and
-            this split.
+            this split; or nothing is to be answered and no validation part has answers.
     """
     if not run.done:
         raise RunError(f"{run.path}: training has not finished (no done.json); equipoise train RECIPE --resume ends it")
@@ -85,9 +86,11 @@ def evaluate(
         torch.set_num_threads(recipe.train.threads)
     state = _state()
     with console.status("reading data") if state.is_main_process else nullcontext():
-        questions = _questions(recipe, split, controls)
+        questions = _questions(recipe, split, controls) if split is not None else []
         validation = _validation(recipe) if validation_loss else Mixture({})
-    if not questions:
+    if split is None and not validation:
+        raise RecipeError(f"{run.path}: no task has a validation part with answers")
+    if split is not None and not questions:
         raise RecipeError(f"{run.path}: no task has both a metric and a {split} part")
     job = _Job(run, recipe, questions, engine, batch_size, state)
     job.check()

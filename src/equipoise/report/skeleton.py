@@ -22,14 +22,20 @@ from equipoise.report.script import JAVASCRIPT
 from equipoise.report.style import CSS
 from equipoise.training.run_directory import write_atomically
 
-# The policy is the browser's own guarantee that the page fetches nothing, whatever a folder holds.
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; media-src data:; "
+    "form-action 'none'; base-uri 'none'"
+)
+"""The browser's own guarantee that the page fetches nothing, whatever a folder holds."""
+LIVE_POLICY = f"{POLICY}; connect-src 'self'"
+"""Of a served page, which asks its server for news."""
+
 _PAGE = Template("""<!doctype html>
 <html lang="en" data-series="$series">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; img-src data: blob:; media-src data:; form-action 'none'; base-uri 'none'$connect">
+<meta http-equiv="Content-Security-Policy" content="$policy">
 <meta name="generator" content="$generator">
 <title>$title</title>
 <style>$css</style>
@@ -101,7 +107,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Live:
+class LivePart:
     """What a served page has besides.
 
     Attributes:
@@ -155,14 +161,14 @@ class Page:
         found = [{"id": plot.identifier, **json.loads(plot.figure.to_json() or "{}")} for plot in self.plots]
         return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
 
-    def text(self, live: Live | None = None) -> str:
+    def text(self, live: LivePart | None = None) -> str:
         """The file's content; the same page gives the same text.
 
         Args:
             live: what a page has that is served while its run goes on; a file has nothing of it.
         """
         return _PAGE.substitute(
-            connect="; connect-src 'self'" if live else "",
+            policy=LIVE_POLICY if live else POLICY,
             above=live.above if live else "",
             before=f"{live.data}<script>{live.script}</script>\n" if live else "",
             series=len(LIGHT),
@@ -188,8 +194,13 @@ def write_page(target: Path, page: Page) -> Path:
     return target
 
 
-def legend(labels: Sequence[str]) -> str:
-    """One legend for all figures of runs, with a box to switch each run off; none for a single run."""
+def legend(labels: Sequence[str], word: str = "Runs") -> str:
+    """One legend for all figures, with a box to switch each of them off; none for a single one.
+
+    Args:
+        labels: of runs, or of what else is drawn.
+        word: what they are.
+    """
     if len(labels) < 2:
         return ""
     boxes = "".join(
@@ -197,7 +208,7 @@ def legend(labels: Sequence[str]) -> str:
         f"{safe(label)}</label>\n"
         for index, label in enumerate(labels)
     )
-    return f'<fieldset class="legend"><legend>Runs</legend>\n{boxes}</fieldset>'
+    return f'<fieldset class="legend"><legend>{safe(word)}</legend>\n{boxes}</fieldset>'
 
 
 def missing(words: str) -> str:

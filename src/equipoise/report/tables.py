@@ -51,7 +51,7 @@ def scores(runs: Sequence[RunView]) -> str:
         [
             task,
             run.label,
-            str(run.scores.get("split", ABSENT)),
+            str(run.scores.get("split") or ABSENT),
             str(found.get("metric", ABSENT)).replace("_", " "),
             decimal(number(found.get("value"))),
             _error(found),
@@ -104,7 +104,7 @@ def _read(run: RunView) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
             if isinstance(found, dict):
                 yield str(part), str(task), found
     for task, found in run.tasks.items():
-        yield str(run.scores.get("split", ABSENT)), task, {**found, "skipped": found.get("skipped", 0)}
+        yield str(run.scores.get("split") or ABSENT), task, {**found, "skipped": found.get("skipped", 0)}
 
 
 def _flaws(heading: str, flaws: Sequence[object], skipped: float | None) -> str:

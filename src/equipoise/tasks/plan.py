@@ -25,6 +25,8 @@ from equipoise.recipe import Balance, CoTBal, Recipe, Task, TaskWeighting, Weigh
 from equipoise.tasks.contribution import MINI, full_run
 
 Split = Literal["validation", "test"]
+Scoring = Literal["validation", "test", "loss"]
+"""What a node is scored on: a part of the data, or the validation loss alone, where no task has a metric."""
 FINAL: WeighterName = "cotbal"
 STL = "stl"
 #: The weighters that CoTBal is compared with, besides one model per task.
@@ -63,7 +65,7 @@ class Node:
     Attributes:
         name: of the node.
         recipe: what it trains; without the weights where `weighting` says which they will be.
-        scored_on: parts of the data, in this order.
+        scored_on: parts of the data, in this order, or the loss.
         needs: names of the nodes whose scores decide its weights.
         cost: training samples times epochs, or steps, in units of the final run.
         weighting: how its weights are found; None where it needs none.
@@ -71,7 +73,7 @@ class Node:
 
     name: str
     recipe: Recipe
-    scored_on: tuple[Split, ...]
+    scored_on: tuple[Scoring, ...]
     cost: float
     needs: tuple[str, ...] = ()
     weighting: Weighting | None = None

@@ -68,11 +68,11 @@ def _is_amd() -> bool:
 
 
 def _may_stand(layer: nn.Linear) -> bool:
-    return not is_replaced(layer) and _is_on_cpu(layer) and min(layer.weight.shape) >= NARROWEST
+    return not is_replaced(layer) and _is_plain_float32(layer) and min(layer.weight.shape) >= NARROWEST
 
 
-def _is_on_cpu(module: nn.Linear) -> bool:
-    """Whether its numbers lie whole in main memory as float32."""
+def _is_plain_float32(module: nn.Linear) -> bool:
+    """Whether its numbers are float32 and lie whole in main memory, in tensors of no other class."""
     return all(
         type(value.data) is torch.Tensor and value.dtype == torch.float32 and value.device.type == "cpu"
         for value in (module.weight, module.bias)
@@ -90,7 +90,7 @@ def _forward(module: nn.Linear, input: torch.Tensor) -> torch.Tensor:
         and input.shape[-1] == module.in_features
     )
     special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not torch.backends.mkldnn.enabled
-    if not fits or special or not _is_on_cpu(module):
+    if not fits or special or not _is_plain_float32(module):
         return functional.linear(input, module.weight, module.bias)
     # Laid out and cut outside of the function: nobody may write to a view that one returns.
     *outer, width = input.shape

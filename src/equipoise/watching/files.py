@@ -19,7 +19,7 @@ OURS = ("report.html",)
 
 def signature(folders: Sequence[Path]) -> Signature:
     """What the files of run directories and balances look like from outside; folders may not exist."""
-    found = [(str(folder), 0, 0, 0) for folder in folders if folder.is_dir()]
+    found = [(str(folder), 0, 0, 0) for folder in folders if os.path.isdir(folder)]
     for folder in folders:
         for file in _files(folder):
             try:
@@ -35,16 +35,32 @@ def newest(found: Signature) -> float | None:
     return max((changed for *_, changed in found), default=0) / 1e9 or None
 
 
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _files(folder: Path, nodes: bool = True) -> Iterator[os.DirEntry[str]]:
+    """Those of a folder, of its predictions, and of its nodes, which have no nodes of their own."""
     for entry in _entries(folder):
-        if entry.is_file() and not entry.name.startswith(".") and entry.name not in OURS:
-            yield entry
-        elif entry.name == PREDICTIONS and entry.is_dir():
-            yield from (file for file in _entries(Path(entry.path)) if file.is_file())
-        elif entry.name == NODES and entry.is_dir():
-            for node in _entries(Path(entry.path)):
-                if node.is_dir():
-                    yield from _files(Path(node.path))
+        if _is_file(entry):
+            if not entry.name.startswith(".") and entry.name not in OURS:
+                yield entry
+        elif entry.name == PREDICTIONS and _is_folder(entry):
+            yield from filter(_is_file, _entries(Path(entry.path)))
+        elif entry.name == NODES and nodes and _is_folder(entry):
+            for node in filter(_is_folder, _entries(Path(entry.path))):
+                yield from _files(Path(node.path), nodes=False)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle, or into a folder that is closed to us
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Links are not followed: they may lead anywhere, and in circles."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from equipoise.errors import RunError
 from equipoise.report.diagnosis import BalanceDiagnosis, Diagnosis, diagnose_folder
 from equipoise.watching.files import signature
 from equipoise.watching.live import PATIENCE, PAUSE, is_finished, is_ready
@@ -27,7 +28,10 @@ def follow(
 
     Returns:
         The last diagnosis: of the finished run, or of what there is when the user interrupts; None where there never
-        was anything.
+        was anything before the interrupt.
+
+    Raises:
+        RunError: it is finished and there is nothing to diagnose, or it cannot be read.
     """
     said, seen, found, told = None, None, None, False
     try:
@@ -35,7 +39,8 @@ def follow(
             began = time.monotonic()
             # Asked before the log is read: what is written until then is in it.
             done, now = is_finished(folder), signature([folder])
-            if is_ready(folder) and now != seen:
+            # Finished without a step: what diagnose says of it without following.
+            if (is_ready(folder) and now != seen) or (done and found is None):
                 seen, found = now, diagnose_folder(folder)
                 if found.sentence() != said:
                     said = found.sentence()
@@ -48,3 +53,5 @@ def follow(
             time.sleep(max(pause, PATIENCE * (time.monotonic() - began)))
     except KeyboardInterrupt:
         return found
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read: {error.strerror or error}") from None

@@ -88,15 +88,16 @@ class Live:
 
     def _look(self) -> None:
         began = time.monotonic()
-        found = signature(self.folders)
-        if found != self._signature or self._snapshot is None:
-            try:
+        found: Signature = ()
+        try:
+            found = signature(self.folders)
+            if found != self._signature or self._snapshot is None:
                 self._snapshot = build(self.folders, found)
-            except Exception as error:  # a folder that is being copied may hold anything; what was shown stays
-                self._complain(error)
-                if self._snapshot is None:
-                    self._snapshot = snapshot_of(_unreadable(self.folders, error), WAITING, "", newest(found))
-            self._signature = found
+        except Exception as error:  # a folder that is being copied may hold anything; what was shown stays
+            self._complain(error)
+            if self._snapshot is None:
+                self._snapshot = snapshot_of(_unreadable(self.folders, error), WAITING, "", newest(found))
+        self._signature = found
         took = time.monotonic() - began
         self._not_before = time.monotonic() + max(self.pause, PATIENCE * took)
 

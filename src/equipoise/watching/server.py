@@ -23,17 +23,14 @@ from typing import Any
 from equipoise.errors import RunError
 from equipoise.report.balance.view import is_balance
 from equipoise.report.comparison.view import is_comparison
-from equipoise.report.skeleton import Live as LivePart
+from equipoise.report.skeleton import LIVE_POLICY, LivePart
 from equipoise.watching.live import Live, Snapshot
 from equipoise.watching.script import BANNER, SCRIPT
 
 PORT = 8765
 
-# As in the page itself, and besides: nobody frames it.
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; media-src data:; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
+# As in the page itself, and besides: nobody frames it, which a page cannot say of itself.
+POLICY = f"{LIVE_POLICY}; frame-ancestors 'none'"
 
 
 class WatchServer(ThreadingHTTPServer):

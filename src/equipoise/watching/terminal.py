@@ -8,20 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from equipoise.report import diagnosis
-from equipoise.report.diagnosis import BalanceDiagnosis, shown
+from equipoise.report.diagnosis import BalanceDiagnosis, diagnose_folder, shown
 from equipoise.report.verdict import rounded
 from equipoise.watching.follow import Found, follow
 
 
-def diagnose_folder(folder: Path, console: Console, follows: bool = False, as_json: bool = False) -> None:
+def print_diagnosis(folder: Path, console: Console, follows: bool = False, as_json: bool = False) -> None:
     """Print the diagnosis of a folder, or follow it until it is finished and print the last.
 
     Raises:
         RunError: there is nothing to diagnose.
     """
     if not follows:
-        _print(diagnosis.diagnose_folder(folder), console, as_json)
+        _print(diagnose_folder(folder), console, as_json)
         return
 
     def changed(found: Found) -> None:
@@ -39,13 +38,15 @@ def diagnose_folder(folder: Path, console: Console, follows: bool = False, as_js
         _print(last, console, as_json)
 
 
-def diagnose_run(folder: Path, recipe: Path, overrides: Sequence[str], console: Console, as_json: bool = False) -> None:
+def print_measured(
+    folder: Path, recipe: Path, overrides: Sequence[str], console: Console, as_json: bool = False
+) -> None:
     """Print the diagnosis of a run that a recipe was measured in; what to try goes back to the recipe.
 
     Args:
         overrides: those it was measured with.
     """
-    found = diagnosis.diagnose_folder(folder, recipe, overrides)
+    found = diagnose_folder(folder, recipe, overrides)
     _print(found, console, as_json)
 
 

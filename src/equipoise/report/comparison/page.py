@@ -89,7 +89,7 @@ def _card(view: ComparisonView, found: Verdict) -> str:
 
 
 def _legend(view: ComparisonView) -> str:
-    return legend(list(view.methods[: charts.figures.MOST]))
+    return legend(list(view.methods[: charts.figures.MOST]), "Methods")
 
 
 def _table(found: Table) -> str:

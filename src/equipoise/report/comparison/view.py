@@ -7,10 +7,11 @@ statistics are computed here anew, from the runs' numbers. Logs are read one at 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from equipoise.comparing.measured import Measured
 from equipoise.comparing.summary import Summary, summarise
@@ -20,11 +21,16 @@ from equipoise.report.figures import SMOOTHED
 from equipoise.report.view import Column, number, read_json, view_one
 from equipoise.training.run_directory import RunDirectory
 
+Name = TypeVar("Name", str, int)
 FILE = "comparison.json"
+NAMED = 4
+"""Of many runs that are missing."""
 KAPPA, LOSS, VALIDATION = "kappa_average", "loss", "validation_loss"
 GRADIENT, RATE, STEP, TASK_LOSS, TASK_WEIGHT = (
     "grad_norm_relative/", "lr/", "theory/H/", "task_loss/", "task_weight/",
 )  # fmt: skip
+MOST = 1000
+"""Methods, and seeds, that a report is of; so many that nobody reads it, and few enough for any machine."""
 DRAWN = (KAPPA, LOSS, VALIDATION, GRADIENT, RATE, STEP, TASK_LOSS, TASK_WEIGHT)
 """The keys of the log, or their beginnings, of which curves are drawn."""
 LOGARITHMIC = (KAPPA, GRADIENT, RATE, STEP, TASK_LOSS)
@@ -73,18 +79,27 @@ def view_comparison(folder: Path) -> ComparisonView:
     plain: dict[str, Any] = found if isinstance(found, dict) else {}
     runs = [run for one in _list(plain.get("runs")) if (run := _measured(one)) is not None]
     methods = [name for name in _list(plain.get("methods")) if isinstance(name, str)]
-    methods = list(dict.fromkeys([*methods, *(run.method for run in runs)]))
+    methods, more_methods = _bounded([*methods, *(run.method for run in runs)])
     seeds = [int(seed) for one in _list(plain.get("seeds")) if (seed := number(one)) is not None]
-    seeds = list(dict.fromkeys([*seeds, *(run.seed for run in runs)]))
+    seeds, more_seeds = _bounded([*seeds, *(run.seed for run in runs)])
+    # One of each method and seed, the last, and none of what is left out.
+    found_runs = {(run.method, run.seed): run for run in runs}
+    kept_methods, kept_seeds = set(methods), set(seeds)
+    runs = [run for (method, seed), run in found_runs.items() if method in kept_methods and seed in kept_seeds]
     named = plain.get("baseline")
     baseline = named if isinstance(named, str) and named in methods else next(iter(methods), "")
     done = {(run.method, run.seed) for run in runs}
-    open_ = [f"{method} with seed {seed}" for seed in seeds for method in methods if (method, seed) not in done]
+    planned = len(methods) * len(seeds)
+    # Counted and not listed: a thousand methods with a thousand seeds are a million.
+    open_ = ((method, seed) for seed in seeds for method in methods if (method, seed) not in done)
+    first = [f"{method} with seed {seed}" for method, seed in islice(open_, NAMED)] if len(done) < planned else []
     curves, unread = _curves(folder / "nodes", runs, methods)
     absent = {
         f"methods ({FILE} names none)": not methods,
-        f"{len(open_)} of {len(methods) * len(seeds)} runs: {_some(open_)}": bool(open_),
-        f"the logs of {_some(unread)}": bool(unread),
+        f"{more_methods} methods after the first {MOST:,}": more_methods > 0,
+        f"{more_seeds} seeds after the first {MOST:,}": more_seeds > 0,
+        f"{planned - len(done)} of {planned} runs: {_some(first, planned - len(done))}": bool(first),
+        f"the logs of {_some(unread, len(unread))}": bool(unread),
         "scores: no task has a metric and a part to be scored on": bool(runs) and not any(run.scores for run in runs),
         "kappa: it was not measured (balance.modules.measure)": bool(runs)
         and not any(key.startswith(KAPPA) for key in curves),
@@ -116,10 +131,7 @@ def _curves(
     for method in methods:
         columns: dict[str, list[Column]] = {}
         for run in (run for run in runs if run.method == method and len(run.nodes) == 1):
-            # A name and no path: a file must not lead out of its own folder.
-            node = run.nodes[0]
-            inside = Path(node).name == node and node not in ("", "..")
-            logged = view_one(RunDirectory(root / node), method).columns if inside else {}
+            logged = _log(root, run.nodes[0], method)
             if not logged:
                 unread.append(f"{method} with seed {run.seed}")
             for key, column in logged.items():
@@ -131,6 +143,17 @@ def _curves(
             if made is not None:
                 curves.setdefault(key, {})[method] = made
     return curves, unread
+
+
+def _log(root: Path, node: str, method: str) -> Mapping[str, Column]:
+    """The log of a node of this folder; empty where its name, or a link of that name, leads elsewhere or nowhere."""
+    try:
+        if (root / node).resolve().parent != root.resolve():
+            return {}
+        return view_one(RunDirectory(root / node), method).columns
+    # Too long for a name, with a null byte, or a link in a circle.
+    except (OSError, ValueError, RuntimeError):
+        return {}
 
 
 def _measured(plain: Any) -> Measured | None:
@@ -161,6 +184,12 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _some(names: Sequence[str]) -> str:
+def _bounded(names: Iterable[Name]) -> tuple[list[Name], int]:
+    """The first of those that differ, and how many others there are."""
+    found = list(dict.fromkeys(names))
+    return found[:MOST], max(0, len(found) - MOST)
+
+
+def _some(names: Sequence[str], count: int) -> str:
     """The first of many names, and how many others."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return ", ".join(names[:NAMED]) + (f" and {count - NAMED} more" if count > NAMED else "")
