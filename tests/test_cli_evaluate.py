@@ -375,7 +375,10 @@ def test_runs_that_cannot_be_evaluated(refusal, checkpoint, tmp_path):
     shutil.rmtree(run.model)
     assert refusal(run.path) == f"{run.path}: the tuned model is gone; its folder was {run.model}"
     run.done_file.unlink()
-    assert refusal(run.path).startswith(f"{run.path}: training has not finished (no done.json); equipoise train")
+    assert refusal(run.path) == (
+        f"{run.path}: training has not finished (no done.json); equipoise train RECIPE --resume ends it, "
+        "or wait, if it is still running"
+    )
     assert refusal(data) == f"{data} is not a run directory: it has no recipe.yaml"
     unscored = finished_run(tmp_path / "unscored", checkpoint, task(data, metric=None))
     assert refusal(unscored.path) == f"{unscored.path}: no task has both a metric and a test part"

@@ -51,7 +51,7 @@ def mistake(file: Path, *overrides: str) -> str:
         ("balnce={}", "balnce", "balance", "model, tasks, data, balance, train"),
         ("model.lroa={}", "model.lroa", "lora", "trust_remote_code"),
         ("model.lora.rnk=3", "model.lora.rnk", "rank", "rank, alpha, dropout, dora"),
-        ("tasks.vqa.max_tran=3", "tasks.0.max_tran", "max_train", "max_new_tokens"),
+        ("tasks.vqa.max_tran=3", "tasks.vqa.max_tran", "max_train", "max_new_tokens"),
         ("balance.module={}", "balance.module", "modules", "modules"),
         ("balance.modules.windw=3", "balance.modules.windw", "window", "estimator"),
         ("train.learningrate=3", "train.learningrate", "learning_rate", "batch_size"),
@@ -61,6 +61,15 @@ def test_an_unknown_key_at_any_level_names_the_closest_and_the_allowed_ones(file
     message = mistake(file, override)
     assert message.startswith(f"{file}: {path}: unknown key; did you mean {suggestion}? allowed: ")
     assert allowed in message.partition("allowed: ")[2]
+
+
+def test_a_task_whose_name_says_nothing_has_its_number(file):
+    assert mistake(file, "tasks.vqa.metric=x", "tasks.vqa.name=caption").startswith(f"{file}: tasks.0.metric: ")
+    assert mistake(file, "tasks.vqa.metric=x", "tasks.vqa.name=3").startswith(f"{file}: tasks.0.name: found 3; ")
+    # A task may be named as a key is.
+    assert "unknown key; did you mean metric? allowed: name, reader" in mistake(
+        file, "tasks.vqa.metrc=x", "tasks.vqa.name=train"
+    )
 
 
 def test_an_unknown_key_that_resembles_none_suggests_none(file):
@@ -83,16 +92,21 @@ def test_an_unknown_key_that_resembles_none_suggests_none(file):
         ("model.train={1: full}", "model.train.1.[key]: found 1; input should be a valid string"),
         ("model.modules={a: 3}", "model.modules.a: found 3; input should be a valid string"),
         ("balance.modules=3", "balance.modules: found 3; input should be a dictionary"),
-        ("balance.modules.schedule=comit", "balance.modules.schedule: found 'comit'; input should be 'constant', "),
+        (
+            "balance.modules.schedule=comit",
+            "balance.modules.schedule: found 'comit'; did you mean commit? input should be 'constant', ",
+        ),
+        ("tasks.vqa.reader=lava", "tasks.vqa.reader: found 'lava'; did you mean llava? input should be 'easy_vqa', "),
+        ("tasks.vqa.metric=exactmatch", "tasks.vqa.metric: found 'exactmatch'; did you mean exact_match? input should"),
         ("tasks=3", "tasks: found 3; input should be a valid list"),
         ("tasks.1=3", "tasks.1: found 3; input should be a valid dictionary"),
         (
             "tasks.vqa.reader=csv",
-            "tasks.0.reader: found 'csv'; input should be 'easy_vqa', 'vega_charts', 'rendered_text', 'chatterbot', "
+            "tasks.vqa.reader: found 'csv'; input should be 'easy_vqa', 'vega_charts', 'rendered_text', 'chatterbot', "
             "'tuxpaint', 'asterisk', 'textvqa', 'iconqa', 'aokvqa', 'vqav2', 'gqa', 'chartqa', 'ocrvqa', 'clothoaqa', "
             "'macs', 'sdd', 'sharegpt4v', 'refcoco', 'sharegpt', 'llava', 'jsonl', 'parquet' or 'saved'",
         ),
-        ("tasks.vqa.metric=bleu", "tasks.0.metric: found 'bleu'; input should be 'exact_match'"),
+        ("tasks.vqa.metric=bleu", "tasks.vqa.metric: found 'bleu'; input should be 'exact_match'"),
     ],
 )
 def test_a_wrong_type_or_word_shows_what_was_found_and_what_is_allowed(file, override, line):
@@ -110,7 +124,7 @@ def test_a_wrong_type_or_word_shows_what_was_found_and_what_is_allowed(file, ove
         ("balance.modules.window=0", "balance.modules.window: found 0; input should be greater than or equal to 1"),
         ("balance.modules.gain=0", "balance.modules.gain: found 0; input should be greater than 0"),
         ("balance.modules.min_factor=1", "balance.modules.min_factor: found 1; input should be less than 1"),
-        ("tasks.vqa.max_test=0", "tasks.0.max_test: found 0; input should be greater than or equal to 1"),
+        ("tasks.vqa.max_test=0", "tasks.vqa.max_test: found 0; input should be greater than or equal to 1"),
         ("tasks=[]", "tasks: found []; list should have at least 1 item"),
         ("tasks.vqa.name=a b", "tasks.0.name: found 'a b'; string should match pattern"),
     ],
@@ -150,7 +164,8 @@ def test_a_missing_key_is_named(file, path):
         node = node[part]
     del node[path[-1]]
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    assert mistake(file) == f"{file}: {'.'.join(map(str, path))}: is missing"
+    shown = ["vqa" if part == 0 else str(part) for part in path]  # a task's name, where it has one
+    assert mistake(file) == f"{file}: {'.'.join(shown)}: is missing"
 
 
 def test_two_tasks_of_one_name(file):
@@ -390,10 +405,10 @@ def test_every_reader_and_metric_that_a_recipe_names_is_there():
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("tasks.vqa.max_turns=9", "tasks.0: max_turns: set merge: true with it; it bounds merged conversations"),
-        ("tasks.vqa.hold_out={train: 3}", "tasks.0.hold_out.train.[key]: found 'train'; input should be"),
-        ("tasks.vqa.hold_out={test: 0}", "tasks.0.hold_out.test: found 0; input should be greater than or equal to 1"),
-        ("tasks.vqa.weight=0", "tasks.0.weight: found 0; input should be greater than 0"),
+        ("tasks.vqa.max_turns=9", "tasks.vqa: max_turns: set merge: true with it; it bounds merged conversations"),
+        ("tasks.vqa.hold_out={train: 3}", "tasks.vqa.hold_out.train.[key]: found 'train'; input should be"),
+        ("tasks.vqa.hold_out={test: 0}", "tasks.vqa.hold_out.test: found 0; input should be greater than or equal to 1"),
+        ("tasks.vqa.weight=0", "tasks.vqa.weight: found 0; input should be greater than 0"),
         ("data.on_error=ignore", "data.on_error: found 'ignore'; input should be 'raise' or 'skip'"),
         ("data.order=random", "data.order: found 'random'; input should be 'size', 'weight' or 'sequential'"),
         ("data.batchs=mixed", "data.batchs: unknown key; did you mean batches? allowed: on_error, order, batches"),

@@ -43,13 +43,13 @@ def test_mistakes_in_the_section(cotbal, message):
 
 @pytest.mark.parametrize("fraction", [0, 1.01, -0.5, True])
 def test_a_fraction_is_above_0_and_at_most_1(fraction):
-    with pytest.raises(RecipeError, match=r"^recipe: tasks\.1\.fraction: "):
+    with pytest.raises(RecipeError, match=r"^recipe: tasks\.b\.fraction: "):
         parsed({"name": "b", "fraction": fraction})
 
 
 def test_a_further_test_set_belongs_to_a_task_that_is_trained_on():
     assert parsed({"name": "b", "train": None, "test_of": "vqa"}).tasks[1].test_of == "vqa"
-    with pytest.raises(RecipeError, match=r"^recipe: tasks\.1: test_of: set train: null with it"):
+    with pytest.raises(RecipeError, match=r"^recipe: tasks\.b: test_of: set train: null with it"):
         parsed({"name": "b", "test_of": "vqa"})
     for other in ("b", "c", "none"):
         with pytest.raises(

@@ -277,6 +277,11 @@ def data_show(recipe: RecipeFile, overrides: Overrides = None, seed: Seed = None
         collator = loading.load_collator(settings, loading.load_processor(settings.model), bounded=False)
         reports = inspect_data(settings, collator, status.update)
     print_data(reports, settings, console)
+    broken = [line for report in reports for line in report.broken]
+    for line in broken:
+        _complain(line)
+    if broken:
+        raise typer.Exit(2)
     if any(report.stops(settings) for report in reports):
         raise typer.Exit(1)
 
@@ -340,15 +345,19 @@ def _print_json(result: dict[str, Any]) -> None:
     print(text)
 
 
+def _complain(line: str) -> None:
+    from equipoise.data.readers.reader import printable
+
+    print(f"equipoise: {printable(line)}", file=sys.stderr)  # names come from files
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and status 2."""
     quieten()
     try:
         app()
     except EquipoiseError as error:
-        from equipoise.data.readers.reader import printable
-
-        print(f"equipoise: {printable(str(error))}", file=sys.stderr)  # names come from files
+        _complain(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         print(

@@ -7,6 +7,7 @@ and what is allowed.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -52,7 +53,7 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {_explain(error)}") from None
+        raise RecipeError(f"{source}: {_explain(error, content)}") from None
     for task in recipe.tasks:
         if task.path is not None and not _exists(task.path):
             raise RecipeError(f"{source}: tasks.{task.name}.path: {task.path} does not exist")
@@ -107,27 +108,39 @@ def _index(items: list[Any], part: str, key: str) -> int:
     raise RecipeError(f"override {key}: no item {part!r}; there are {len(items)}: {', '.join(map(str, names))}")
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, content: dict[str, Any]) -> str:
     """The first of pydantic's errors, as one line."""
     errors = error.errors(include_url=False)
     # A setting that is a number or a map reports both readings; a map's own error says more than "not a number".
     first = next((e for e in errors if not (e["type"] == "float_type" and isinstance(e.get("input"), dict))), errors[0])
     location = [str(part) for part in first["loc"] if not _is_branch(part)]
-    return _one_line(_sentence(first, location))
+    return _one_line(_sentence(first, location, ".".join(_named(location, content))))
 
 
-def _sentence(first: Any, location: list[str]) -> str:
-    path = ".".join(location)
+def _named(location: list[str], content: dict[str, Any]) -> list[str]:
+    """A key path with a task's name for its number, where it has one of its own."""
+    if location[:1] != ["tasks"] or len(location) < 2 or location[2:] == ["name"]:
+        return location
+    names = [task.get("name") if isinstance(task, dict) else None for task in content["tasks"]]
+    name = names[int(location[1])]
+    return ["tasks", name, *location[2:]] if isinstance(name, str) and names.count(name) == 1 else location
+
+
+def _sentence(first: Any, location: list[str], path: str) -> str:
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys_at(location[:-1])
-        close = difflib.get_close_matches(location[-1], allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}"
+        return f"{path}: unknown key; {_hint(location[-1], allowed)}allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
         return f"{path}: is missing"
     if first["type"] == "value_error":
         return f"{path}: {first['ctx']['error']}".removeprefix(": ")
-    return f"{path}: found {_shown(first.get('input'))}; {first['msg'][0].lower()}{first['msg'][1:]}"
+    found, words = first.get("input"), re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
+    return f"{path}: found {_shown(found)}; {_hint(str(found), words)}{first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _hint(found: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(found, allowed, n=1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _is_branch(part: int | str) -> bool:

@@ -148,9 +148,9 @@ def test_a_part_that_cannot_be_read_at_all_does_not_hide_the_others(tmp_path, co
     settings = recipe(tmp_path, {"on_error": "skip"}, test="test")
     report = report_on(settings, collator)
     assert list(report.parts) == ["test"]
-    assert report.errors == [f"task own: {tmp_path / 'train.jsonl'} cannot be read (No such file or directory)"]
+    assert report.broken == [f"task own: {tmp_path / 'train.jsonl'} cannot be read (No such file or directory)"]
     assert report.stops(settings)
-    assert f"unreadable: {report.errors[0]}\n" in printed([report], settings, width=40)
+    assert "unreadable: " not in printed([report], settings)
 
 
 def test_what_the_model_does_not_take_stops_a_run_and_the_rest_is_measured(tmp_path, collator):
@@ -200,13 +200,49 @@ def test_parts_of_one_split_are_read_once_and_its_flaws_said_once(tmp_path, coll
     report = report_on(settings, collator)
     assert {part: found.samples for part, found in report.parts.items()} == {"train": 4, "validation": 2, "test": 3}
     assert len(reads) == 1
-    assert printed([report], settings).count("unreadable: ") == 1
+    text = printed([report], settings)
+    assert text.count("unreadable: ") == 1
+    rows = [line.split("│")[2:5] for line in text.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["train", "4", "1"], ["validation", "2", ""], ["test", "3", ""]
+    ]  # fmt: skip
+
+
+def test_what_becomes_of_samples_that_cannot_be_read(tmp_path, collator):
+    write(tmp_path, "train", {}, "{", {})
+    write(tmp_path, "test", {}, "{", "[")
+    split = {"test": "test"}
+    refused, skipped = recipe(tmp_path, **split), recipe(tmp_path, {"on_error": "skip"}, **split)
+    line = "train will refuse this: 3 samples cannot be read; data.on_error: skip leaves such samples out\n"
+    assert line in printed([report_on(refused, collator)], refused, width=40)
+    assert "left out by data.on_error: skip: 3 samples\n" in printed([report_on(skipped, collator)], skipped, width=40)
+    (tmp_path / "test.jsonl").write_text(json.dumps(GOOD) + "\n")
+    assert "refuse this: 1 sample cannot be read; data" in printed([report_on(refused, collator)], refused, width=40)
+    write(tmp_path, "train", {})
+    assert "refuse" not in printed([report_on(refused, collator)], refused)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", None])
+def test_answers_that_would_be_cut_when_generated(tmp_path, collator, metric):
+    length = len(collator.processor.tokenizer("a longer answer")["input_ids"])
+    talk = [{"role": role, "content": "a longer answer"} for role in ("user", "assistant")]
+    last = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+    write(tmp_path, "train", {"answer": "a longer answer"}, {"messages": talk + last}, {"messages": last + talk})
+    for bound, said in ((length, False), (length - 1, True)):
+        settings = recipe(tmp_path, metric=metric, max_new_tokens=bound)
+        report = report_on(settings, collator)
+        assert report.parts["train"].answers == [length, 1, length]
+        line = f"own: 2 of 3 answers are longer than max_new_tokens: {bound}\n"
+        assert (line in printed([report], settings, width=40)) == (said and metric is not None)
+        assert not report.stops(settings)
 
 
 def test_a_mistake_of_the_whole_task_is_said_once(tmp_path, collator):
     write(tmp_path, "train", {}, {})
     settings = recipe(tmp_path, hold_out={"validation": 2}, validation="validation")
-    assert report_on(settings, collator).errors == [
+    report = report_on(settings, collator)
+    assert printed([report], settings) == ""  # no empty table either
+    assert report.broken == [
         "tasks.own.hold_out: hold_out takes 2 of 2 samples and leaves none to train on"
     ]
 
@@ -310,7 +346,7 @@ def test_a_task_whose_training_part_cannot_be_read_shows_a_prompt(tmp_path, coll
 
     monkeypatch.setattr(tasks, "find_reader", lambda name: Reader(read, unanswered=frozenset({"test"})))
     report = report_on(recipe(tmp_path, test="test"), collator)
-    assert report.errors == ["gone"]
+    assert (report.broken, report.errors) == (["gone"], [])
     assert report.example == f"<|im_start|>user\nq{END}\n<|im_start|>assistant\n"
 
 

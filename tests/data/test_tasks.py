@@ -285,7 +285,8 @@ def test_a_missing_file_is_not_skipped(tmp_path, skip):
 def test_where_nothing_can_be_read_the_first_flaw_is_named(folder):
     (folder / "train.jsonl").write_text("{\n" * 3)
     with pytest.raises(
-        DataError, match=r"has no samples \(3 were left out; the first: task own: sample line 1: .*: Expecting property"
+        DataError,
+        match=r"^task own: sample line 1: .*: Expecting property .* \(readable in split 'train': 0 of 3 samples\)$",
     ):
         read_task(task(folder), "train", 0, skip=True)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from _pages import ROOT, blocks_of
+
+from equipoise.data.processing import hold_out
+from equipoise.recipe_reading import parse_recipe
 
 PAGE = ROOT / "docs" / "getting-started.md"
 
@@ -21,6 +26,20 @@ def test_the_pages_files_have_names() -> None:
     for name in ("draw.py", "lights.yaml", "ask.py"):
         assert f'title="{name}"' in text
         assert f"`{name}`" in text
+
+
+def test_the_picture_that_is_asked_about_was_held_out() -> None:
+    """The page says so: "03.png" is red, and in the test part."""
+    [text] = [block.body for block in blocks_of(PAGE) if block.language == "yaml"]
+    recipe = parse_recipe(yaml.safe_load(text) | {"tasks": [yaml.safe_load(text)["tasks"][0] | {"path": "."}]}, "page")
+    [task] = recipe.tasks
+    sizes = {str(part): size for part, size in task.hold_out.items()}
+    tested = hold_out(30, sizes, "test", f"{recipe.train.seed}/{task.name}/hold_out")
+    page = PAGE.read_text(encoding="utf-8")
+    [asked] = re.findall(r'Image\.open\("lights/(\d+)\.png"\)', page)
+    assert int(asked) in tested
+    assert f"`{asked}.png` is {('red', 'yellow', 'green')[int(asked) % 3]}" in page
+    assert '("red", "yellow", "green")[number % 3]' in page
 
 
 @pytest.mark.slow

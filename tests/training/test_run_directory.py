@@ -125,6 +125,21 @@ def test_metrics_of_a_run_that_has_none(tmp_path: Path) -> None:
     assert RunDirectory(tmp_path).scores() is None
 
 
+def test_a_recipe_in_place_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("dots.yaml")
+    file.write_text("model: {path: a/b}\ntasks: [{name: dots, reader: easy_vqa}]\n")
+    with pytest.raises(RunError, match=r"^dots\.yaml is a recipe; equipoise train dots\.yaml makes its run, runs/dots$"):
+        RunDirectory.open(file)
+    Path("runs/dots").mkdir(parents=True)
+    Path("runs/dots/recipe.yaml").write_text(file.read_text())
+    with pytest.raises(RunError, match=r"^dots\.yaml is a recipe; its run is in runs/dots$"):
+        RunDirectory.open(file)
+    file.write_text("no: recipe")
+    with pytest.raises(RunError, match=r"^dots\.yaml is not a run directory: it has no recipe\.yaml$"):
+        RunDirectory.open(file)
+
+
 def test_open_wants_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is not a run directory: it has no recipe\.yaml"):
         RunDirectory.open(tmp_path)

@@ -40,6 +40,8 @@ class PartReport:
             secret.
         too_long: how many of these `train.max_length` does not allow; none of a test part, to which it does not apply.
         mute: how many of these it leaves nothing of an answer when it cuts them.
+        answers: [at most 100], the tokens of the last answer of each of these, without the one that ends it; none where
+            they are secret.
     """
 
     samples: int
@@ -47,6 +49,7 @@ class PartReport:
     tokens: Sequence[int]
     too_long: int
     mute: int
+    answers: Sequence[int] = ()
 
 
 @dataclass
@@ -55,7 +58,8 @@ class TaskReport:
 
     Attributes:
         parts: by part; one that the recipe leaves out, or that cannot be read at all, is missing.
-        errors: what cannot be read or put before the model at all, a line each.
+        broken: why a part cannot be read at all, a line each, which `train` gives too.
+        errors: what cannot be put before the model, a line each.
         shared: (one part, another): how many samples are word for word, image for image in both, and how many images
             or clips are.
         example: one sample as the model sees it.
@@ -63,6 +67,7 @@ class TaskReport:
 
     name: str
     parts: dict[Part, PartReport] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     shared: dict[tuple[Part, Part], tuple[int, int]] = field(default_factory=dict)
     example: str = ""
@@ -72,7 +77,15 @@ class TaskReport:
         parts = self.parts.values()
         flawed = recipe.data.on_error == "raise" and any(part.flaws for part in parts)
         too_long = any(part.mute or (recipe.train.too_long == "raise" and part.too_long) for part in parts)
-        return bool(self.errors) or flawed or too_long
+        return bool(self.broken or self.errors) or flawed or too_long
+
+    def unreadable(self) -> dict[Part, Sequence[Flaw]]:
+        """The rows that cannot be read, once for each split: parts that are held out of one have the same."""
+        found: dict[Part, Sequence[Flaw]] = {}
+        for part, report in self.parts.items():
+            if report.flaws and report.flaws not in found.values():
+                found[part] = report.flaws
+        return found
 
 
 def inspect_data(
@@ -110,7 +123,7 @@ def _inspect_task(task: Task, recipe: Recipe, collator: Collator, advance: Calla
             )
             contents[part] = _contents(samples)
         except (DataError, OSError) as error:  # a file that has just gone is an OSError
-            report.errors += [str(error)] if str(error) not in report.errors else []  # parts of one split have the same
+            report.broken += [str(error)] if str(error) not in report.broken else []  # parts of one split have the same
     for one, other in itertools.combinations(contents, 2):
         same = [len(a & b) for a, b in zip(contents[one], contents[other])]
         if any(same):
@@ -122,7 +135,7 @@ def _measure(
     report: TaskReport, samples: Samples, collator: Collator, seed: int, bound: int | None, prompt_only: bool
 ) -> PartReport:
     """Collate some of a part's samples; what cannot be collated goes to the report's errors."""
-    lengths, answers = [], []
+    lengths, starts, answers = [], [], []
     drawn = random.Random(f"{seed}/tokens").sample(range(len(samples)), min(MEASURED, len(samples)))
     for index in sorted(drawn):
         try:
@@ -134,10 +147,18 @@ def _measure(
             continue
         lengths.append(int(batch["attention_mask"].sum()))
         if not prompt_only:
-            answers.append(int((batch["labels"][0] != IGNORED).nonzero()[0]))
+            starts.append(int((batch["labels"][0] != IGNORED).nonzero()[0]))
+            answers.append(_answer_length(batch["labels"][0].tolist(), collator))
     most = math.inf if bound is None or prompt_only else bound
-    too_long, mute = sum(length > most for length in lengths), sum(start >= most for start in answers)
-    return PartReport(len(samples), samples.store.flaws, sorted(lengths), too_long, mute)
+    too_long, mute = sum(length > most for length in lengths), sum(start >= most for start in starts)
+    return PartReport(len(samples), samples.store.flaws, sorted(lengths), too_long, mute, answers)
+
+
+def _answer_length(labels: list[int], collator: Collator) -> int:
+    """The last answer's tokens, without what ends it."""
+    answers = [list(run) for supervised, run in itertools.groupby(labels, key=IGNORED.__ne__) if supervised]
+    special = set(collator.processor.tokenizer.all_special_ids)
+    return sum(token not in special for token in answers[-1])
 
 
 def rendered(sample: Sample, collator: Collator, prompt_only: bool = False) -> str:
@@ -193,24 +214,33 @@ def print_data(reports: Sequence[TaskReport], recipe: Recipe, console: Console) 
     table = Table("task", "part", "samples", "unreadable", "least", "mean", "most", "too long")
     table.caption, table.caption_justify = "least, mean and most: tokens of a sample", "left"
     for report in reports:
+        unreadable = report.unreadable()
         for number, (part, found) in enumerate(report.parts.items()):
             lengths: Sequence[int | str] = ("-", "-", "-")
             if found.tokens:
                 lengths = (found.tokens[0], round(sum(found.tokens) / len(found.tokens)), found.tokens[-1])
-            cells = (f"{found.samples:,}", len(found.flaws), *lengths, found.too_long or "")
+            flaws = len(found.flaws) if part in unreadable or not found.flaws else ""  # counted above
+            cells = (f"{found.samples:,}", flaws, *lengths, found.too_long or "")
             table.add_row(report.name if number == 0 else "", part, *map(str, cells))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    _say_what_flaws_do(reports, recipe, console)
     if any(part.samples > MEASURED for report in reports for part in report.parts.values()):
         _say(console, f"tokens: of {MEASURED} samples a part, drawn by the seed")
-    for report in reports:
+    for report, task in zip(reports, recipe.tasks):
         _list(console, report.errors, report.name)
-        said: list[Sequence[Flaw]] = []  # parts of one split have the same
+        for part, flawed in report.unreadable().items():
+            _list(console, [flaw.line(report.name) for flaw in flawed], f"{report.name}, {part}")
         for part, found in report.parts.items():
-            if found.flaws not in said:
-                _list(console, [flaw.line(report.name) for flaw in found.flaws], f"{report.name}, {part}")
-                said.append(found.flaws)
             if found.mute:
                 _say(console, f"too long: {report.name}, {part}: of {found.mute}, nothing of an answer would be left")
+        answers = [length for found in report.parts.values() for length in found.answers]
+        cut = sum(length > task.max_new_tokens for length in answers)
+        if cut and task.metric is not None:
+            _say(
+                console,
+                f"{report.name}: {cut} of {len(answers)} answers are longer than max_new_tokens: {task.max_new_tokens}",
+            )
         for (one, other), (samples, media) in report.shared.items():
             _say(
                 console,
@@ -220,6 +250,17 @@ def print_data(reports: Sequence[TaskReport], recipe: Recipe, console: Console) 
         if report.example:
             console.rule(f"{report.name}, as the model sees it; {OPEN}supervised{CLOSE}")
             _say(console, report.example, kept="\n\t")
+
+
+def _say_what_flaws_do(reports: Sequence[TaskReport], recipe: Recipe, console: Console) -> None:
+    count = sum(len(flaws) for report in reports for flaws in report.unreadable().values())
+    if not count:
+        return
+    samples = "1 sample" if count == 1 else f"{count:,} samples"
+    if recipe.data.on_error == "skip":
+        _say(console, f"left out by data.on_error: skip: {samples}")
+    else:
+        _say(console, f"train will refuse this: {samples} cannot be read; data.on_error: skip leaves such samples out")
 
 
 def _list(console: Console, lines: Sequence[str], where: str) -> None:

@@ -135,8 +135,10 @@ def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Sa
         fresh,
     )
     if not len(store):
-        why = f" ({len(store.flaws)} were left out; the first: {store.flaws[0].line(task.name)})" if store.flaws else ""
-        raise DataError(f"tasks.{task.name}: split {split!r} has no samples{why}")
+        if not store.flaws:
+            raise DataError(f"tasks.{task.name}: split {split!r} has no samples")
+        count = len(store.flaws)
+        raise DataError(f"{store.flaws[0].line(task.name)} (readable in split {split!r}: 0 of {count} samples)")
     wording = task.response_format if task.response_format is not None else reader.response_format
     return Samples(store, task.name, response_format=wording or "")
 

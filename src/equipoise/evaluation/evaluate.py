@@ -78,7 +78,10 @@ def evaluate(
             this split; or nothing is to be answered and no validation part has answers.
     """
     if not run.done:
-        raise RunError(f"{run.path}: training has not finished (no done.json); equipoise train RECIPE --resume ends it")
+        raise RunError(
+            f"{run.path}: training has not finished (no done.json); equipoise train RECIPE --resume ends it, "
+            "or wait, if it is still running"
+        )
     if not run.model.is_dir():
         raise RunError(f"{run.path}: the tuned model is gone; its folder was {run.model}")
     recipe = run.recipe()

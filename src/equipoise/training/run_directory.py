@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from equipoise.errors import RunError
+from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
 
@@ -84,7 +84,7 @@ class RunDirectory:
         """
         run = cls(path)
         if not run.recipe_file.is_file():
-            raise RunError(f"{path} is not a run directory: it has no recipe.yaml")
+            raise RunError(_recipe_for_run(path) or f"{path} is not a run directory: it has no recipe.yaml")
         return run
 
     def recipe(self) -> Recipe:
@@ -139,6 +139,18 @@ class RunDirectory:
         for folder in self.checkpoints.glob("checkpoint-*"):
             if self.step_of(folder) > step:
                 shutil.rmtree(folder)
+
+
+def _recipe_for_run(path: Path) -> str | None:
+    """What to say to somebody who named the recipe and meant its run."""
+    try:
+        load_recipe(path)
+    except RecipeError:
+        return None
+    run = Path("runs") / path.stem
+    if (run / "recipe.yaml").is_file():
+        return f"{path} is a recipe; its run is in {run}"
+    return f"{path} is a recipe; equipoise train {path} makes its run, {run}"
 
 
 class LineLog:

@@ -290,6 +290,32 @@ def test_a_name_must_be_a_text(folder, name):
 def test_an_object_where_a_list_is_wanted(tmp_path):
     source = tmp_path / "a.json"
     source.write_text('\n {"data": [{"id": 1}]}', encoding="utf-8")
-    with pytest.raises(DataError, match=r"a\.json is an object, \{\.\.\.\}; expected a list of items, \[\.\.\.\]$"):
+    with pytest.raises(DataError, match=r"a\.json is an object, \{\.\.\.\}; expected a list of items, \[\.\.\.\]: "):
         list(files.json_items("own", source))
     assert list(files.json_items("own", source, "data.item")) == [{"id": 1}]
+
+
+LINES = ": it looks like one item a line; make it a list, or use the jsonl reader"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('{"id": 1, "answers": []}\n\n{"id": 2}\n', LINES),
+        ('{"id": 1, "conversations": [{"from": "human"}]}\n', LINES),
+        ('{"conversations": ["' + "a" * 100_000 + '"]}\n{"id": 2}\n', LINES),
+        ('{"info": {"licences": [1]},\n "data": [{"id": 1}]}', ": there is one under 'data'; make the file that list"),
+        ('{"data": [{"id": "' + "a" * 100_000, ": there is one under 'data'; make the file that list"),
+        ('{"a": {"b": [1]}}', ""),
+        ('{"a": "' + "a" * 100_000, ""),
+        ("{", ""),
+        ('{"a": "\udcff', ""),
+    ],
+    ids=range(9),
+)
+def test_where_the_list_is_that_was_meant(tmp_path, text, hint):
+    source = tmp_path / "a.json"
+    source.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError) as error:
+        list(files.json_items("own", source))
+    assert str(error.value) == f"task own: {source} is an object, {{...}}; expected a list of items, [...]{hint}"

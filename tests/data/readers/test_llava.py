@@ -72,11 +72,28 @@ def test_several_images_and_a_clip_leave_the_text(folder):
 
 
 @pytest.mark.parametrize("image", [{}, {"image": None}, {"image": []}])
-def test_without_an_image_the_placeholder_is_a_text(folder, image):
-    [sample] = samples(
-        READER.read, "train", write(folder, {"id": "x", **image, "conversations": said("<image>?", "a")})
-    )
-    assert (sample.prompt, sample.images) == ("<image>?", ())
+@pytest.mark.parametrize("texts", [("What is <image>?", "a"), ("q", "<image>", "<image>", "a")])
+def test_without_an_image_the_placeholder_in_a_text_is_a_text(folder, image, texts):
+    [sample] = samples(READER.read, "train", write(folder, {"id": "x", **image, "conversations": said(*texts)}))
+    assert ([turn.text for turn in sample.turns], sample.images) == (list(texts), ())
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "reason"),
+    [
+        ({"img": "a.png"}, "<image>\nq", "it has 1 time <image> and no 'image' (keys: id, img, conversations)"),
+        ({"image": None}, "q\n<image> ", "it has 1 time <image> and no 'image' (keys: id, image, conversations)"),
+        ({"image": []}, "<image><image>q", "it has 2 times <image> and no 'image' (keys: id, image, conversations)"),
+        ({}, "<image>", "it has 1 time <image> and no 'image' (keys: id, conversations)"),
+        ({"image": "a.png"}, "<image>\n<audio>\nq", "it has 1 time <audio> and no 'audio' (keys: id, image, conv"),
+        ({"audio": "a.wav"}, "q\n<audio> <image>", "it has 1 time <image> and no 'image' (keys: id, audio, conv"),
+    ],
+)
+def test_a_question_about_a_picture_that_is_not_named(folder, row, text, reason):
+    """The model would be trained blind, on a question that holds the text `<image>`."""
+    [flaw] = flaws(READER.read, "train", write(folder, {"id": "x", **row, "conversations": said(text, "a")}))
+    assert flaw.path == str(folder / "train.json")
+    assert flaw.reason.startswith(reason)
 
 
 def test_an_image_without_a_placeholder(folder):
@@ -110,9 +127,12 @@ GOOD = {"id": "x", "image": "a.png", "conversations": said("<image>\nq", "a")}
         ({"conversations": []}, "train.json", "conversations is []; expected a list"),
         ({"conversations": "q"}, "train.json", "conversations is 'q'; expected a list"),
         ({"conversations": ["q"]}, "train.json", "found 'q'; expected an object"),
-        ({"conversations": [{"from": "human"}]}, "train.json", "'value' is missing"),
-        ({"conversations": [{"value": "q"}]}, "train.json", "'from' is missing"),
+        ({"conversations": [{"from": "human"}]}, "train.json", "'value' is missing (keys: from); expected [{\"from\""),
+        ({"conversations": [{"value": "q"}]}, "train.json", "'from' is missing (keys: value); expected [{\"from\""),
         ({"conversations": [{"from": "human", "value": None}]}, "train.json", "value None; expected texts"),
+        ({"conversations": [{"from": "gpt", "value": 4}]}, "train.json", 'value is the number 4; write "4"'),
+        ({"conversations": [{"from": "gpt", "value": 0.5}]}, "train.json", 'value is the number 0.5; write "0.5"'),
+        ({"conversations": [{"from": "gpt", "value": True}]}, "train.json", 'the truth value true; write "true"'),
         ({"conversations": [{"from": 1, "value": "q"}]}, "train.json", "found from 1"),
         ({"conversations": said("<image>", "a")}, "train.json", "value is empty; expected a text"),
         ({"conversations": said("q", " ")}, "train.json", "value is empty; expected a text"),
@@ -131,6 +151,15 @@ def test_a_conversation_that_cannot_be_used(folder, change, path, reason):
     assert (flaw.id, flaw.path) == ("x", str(folder / path))
     assert reason in flaw.reason
     assert [row.id for row in READER.read("own", "train", folder)] == ["x", "y"]
+
+
+def test_an_item_of_another_form_is_told_the_form(folder):
+    [flaw] = flaws(READER.read, "train", write(folder, {"image": "a.png", "question": "q", "answer": "a"}))
+    assert flaw.reason == (
+        "'conversations' is missing (keys: image, question, answer); "
+        'expected [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]; '
+        "the jsonl reader takes prompt and answer, or messages"
+    )
 
 
 def test_a_row_that_is_no_object(folder):

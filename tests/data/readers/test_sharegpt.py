@@ -138,7 +138,7 @@ def test_ids_that_come_again_are_told_apart_where_nothing_is_cleaned(tmp_path):
         ({"id": "x", "conversations": [3]}, "found 3; expected an object"),
         ({"id": "x", "conversations": [{"from": "human"}]}, "'value' is missing"),
         ({"id": "x", "conversations": [{"value": "q"}]}, "'from' is missing"),
-        ({"id": "x", "conversations": [{"from": "human", "value": 3}]}, "value 3; expected texts"),
+        ({"id": "x", "conversations": [{"from": "human", "value": 3}]}, 'value is the number 3; write "3"'),
     ],
 )
 def test_broken_rows_are_flaws(tmp_path, row, reason):

@@ -10,7 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from equipoise.data.readers.reader import Unusable
 from equipoise.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PEEKED = 1 << 16  # bytes from which a file's form is seen
 _noted: ContextVar[Callable[[Path], object] | None] = ContextVar("noted", default=None)
 
 
@@ -86,9 +87,25 @@ def json_pairs(task: str, source: Path, prefix: str = "") -> Iterator[tuple[str,
 def _require_list(task: str, source: Path) -> None:
     """ijson finds no item in a file that is an object, and says nothing."""
     with opening(task, source) as file:
-        beginning = file.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip()
+        beginning = file.read(PEEKED).removeprefix(BYTE_ORDER_MARK).lstrip()
     if beginning.startswith(b"{"):
-        raise DataError(f"task {task}: {source} is an object, {{...}}; expected a list of items, [...]")
+        hint = _list_inside(beginning)
+        raise DataError(f"task {task}: {source} is an object, {{...}}; expected a list of items, [...]{hint}")
+
+
+def _list_inside(beginning: bytes) -> str:
+    """Where the items seem to be in a file that is no list, as the end of a message; none where that is not seen."""
+    lines = ": it looks like one item a line; make it a list, or use the jsonl reader"
+    first, _, rest = beginning.partition(b"\n")
+    with suppress(ValueError, RecursionError):
+        if isinstance(json.loads(first), dict) and rest.lstrip().startswith(b"{"):
+            return lines
+    with suppress(ijson.JSONError, ValueError):  # it is cut off where we stopped reading
+        for prefix, event, _ in ijson.parse(beginning):
+            if event == "start_array" and prefix and "." not in prefix:
+                inside_an_item = prefix in ("conversations", "messages")
+                return lines if inside_an_item else f": there is one under {prefix!r:.60}; make the file that list"
+    return ""
 
 
 def _streamed(task: str, source: Path, parse: Any) -> Iterator[Any]:

@@ -10,23 +10,29 @@ split, `train.json`. `image` is a path or a list of paths, absent where a conver
 They are relative to `image_folder`, by default to the folder of the file.
 
 `<image>` and `<audio>` leave the human's turns: a sample's images and clips stand before them anyway. A first turn that
-is not the human's is left out, as LLaVA's training does. The reference is the last answer. An id that comes again, as
-in mixtures, gets the number of its item: "33471#17".
+is not the human's is left out, as LLaVA's training does. Without a file, a text may have them, as that of a person who
+writes about markup; but not where the first question begins or ends with one, for there the file was forgotten. The
+reference is the last answer. An id that comes again, as in mixtures, gets the number of its item: "33471#17".
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from equipoise.data.readers.files import inside, json_items
 from equipoise.data.readers.plain import check_turns
-from equipoise.data.readers.reader import Flaw, Reader, check_split, items_of, mapping, samples_of, text_of
+from equipoise.data.readers.reader import Flaw, Reader, check_split, items_of, keys_of, mapping, samples_of, text_of
 from equipoise.data.sample import Role, Sample, Turn
 
 ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
+EXPECTED = '[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]'
 Item = tuple[str, Any]
+#: The placeholders with which a text begins, or ends.
+EDGE = re.compile(r"\A\s*(?:<(?:image|audio)>\s*)+|(?:<(?:image|audio)>\s*)+\Z")
 
 
 def read(task: str, split: str, path: Path, image_folder: str | None = None) -> Iterator[Sample | Flaw]:
@@ -61,12 +67,16 @@ def conversation_sample(task: str, folder: Path, item: Item) -> Sample:
     row = mapping(row)
     images, audios = (_media(folder, row, kind) for kind in ("image", "audio"))
     messages = messages_of(row)
-    spoken = "".join(text for speaker, text in messages if speaker == "human")
+    asked = [text for speaker, text in messages if speaker == "human"]
+    spoken, edges = "".join(asked), "".join(EDGE.findall(asked[0])) if asked else ""
     for kind, files in (("image", images), ("audio", audios)):
         found = spoken.count(f"<{kind}>")
         if files and found not in (0, len(files)):
             raise ValueError(f"it has {found} times <{kind}> for {len(files)} {kind} files; expected one each")
-        if files:  # without a file, such a text is a person's who writes about markup
+        if not files and f"<{kind}>" in edges:
+            times = "1 time" if found == 1 else f"{found} times"
+            raise ValueError(f"it has {times} <{kind}> and no {kind!r} ({keys_of(row)})")
+        if files:
             messages = [(who, text.replace(f"<{kind}>", "") if who == "human" else text) for who, text in messages]
     turns = turns_of(messages)
     return Sample(id=id, task=task, turns=turns, images=images, audios=audios, references=(turns[-1].text,))
@@ -74,9 +84,20 @@ def conversation_sample(task: str, folder: Path, item: Item) -> Sample:
 
 def messages_of(row: dict[str, Any]) -> list[tuple[str, str]]:
     """The speakers and texts of a conversation, which must have at least one."""
+    if "conversations" not in row:
+        raise ValueError(
+            f"'conversations' is missing ({keys_of(row)}); expected {EXPECTED}; "
+            "the jsonl reader takes prompt and answer, or messages"
+        )
     messages = []
     for message in map(mapping, items_of(row["conversations"], "conversations")):
+        for key in ("from", "value"):
+            if key not in message:
+                raise ValueError(f"{key!r} is missing ({keys_of(message)}); expected {EXPECTED}")
         speaker, text = message["from"], message["value"]
+        if isinstance(text, int | float):
+            kind = "truth value" if isinstance(text, bool) else "number"
+            raise TypeError(f"value is the {kind} {json.dumps(text)}; write {json.dumps(json.dumps(text))}")
         if not isinstance(speaker, str) or not isinstance(text, str):
             raise TypeError(f"found from {speaker!r:.60} and value {text!r:.60}; expected texts")
         messages.append((speaker, text))

@@ -115,6 +115,11 @@ def mapping(value: Any) -> dict[str, Any]:
     return value
 
 
+def keys_of(row: dict[str, Any]) -> str:
+    """What a row has, for a message that something is missing."""
+    return f"keys: {', '.join(row) or 'none':.120}"
+
+
 def items_of(value: Any, name: str) -> list[Any]:
     """The value, which must be a list of at least one item."""
     if not isinstance(value, list) or not value:
