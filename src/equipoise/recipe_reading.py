@@ -134,7 +134,8 @@ def _sentence(first: Any, location: list[str], path: str) -> str:
         return f"{path}: is missing"
     if first["type"] == "value_error":
         return f"{path}: {first['ctx']['error']}".removeprefix(": ")
-    found, words = first.get("input"), re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
+    found = first.get("input")
+    words = re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
     return f"{path}: found {_shown(found)}; {_hint(str(found), words)}{first['msg'][0].lower()}{first['msg'][1:]}"
 
 

@@ -153,6 +153,19 @@ def test_a_part_that_cannot_be_read_at_all_does_not_hide_the_others(tmp_path, co
     assert "unreadable: " not in printed([report], settings)
 
 
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_file_of_which_nothing_can_be_read_shows_the_first_of_it(tmp_path, collator, on_error):
+    write(tmp_path, "train", "{", "[", "{")
+    settings = recipe(tmp_path, {"on_error": on_error}, hold_out={"test": 1}, test="test")
+    report = report_on(settings, collator)
+    [error] = report.errors
+    assert error.startswith(f"task own: sample line 1: {tmp_path / 'train.jsonl'}: ")
+    assert error.endswith("(readable in split 'train': 0 of 3 samples)")
+    assert (report.parts, report.broken) == ({}, [])
+    assert report.stops(settings)
+    assert printed([report], settings) == f"unreadable: {error}\n"
+
+
 def test_what_the_model_does_not_take_stops_a_run_and_the_rest_is_measured(tmp_path, collator):
     soundfile.write(tmp_path / "a.wav", [0.0], 16_000)
     write(tmp_path, "train", {"audio": "a.wav"}, {"prompt": "q"})
@@ -242,9 +255,7 @@ def test_a_mistake_of_the_whole_task_is_said_once(tmp_path, collator):
     settings = recipe(tmp_path, hold_out={"validation": 2}, validation="validation")
     report = report_on(settings, collator)
     assert printed([report], settings) == ""  # no empty table either
-    assert report.broken == [
-        "tasks.own.hold_out: hold_out takes 2 of 2 samples and leaves none to train on"
-    ]
+    assert report.broken == ["tasks.own.hold_out: hold_out takes 2 of 2 samples and leaves none to train on"]
 
 
 # ---------------------------------------------------------------------- duplicates

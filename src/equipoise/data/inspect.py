@@ -21,7 +21,7 @@ from equipoise.data.encoding import placeholder
 from equipoise.data.readers.reader import Flaw, printable
 from equipoise.data.sample import Sample
 from equipoise.data.store import Samples
-from equipoise.data.tasks import PARTS, SHOWN, Part, check_trains, is_unanswered, read_task, split_of
+from equipoise.data.tasks import PARTS, SHOWN, NothingReadable, Part, check_trains, is_unanswered, read_task, split_of
 from equipoise.errors import DataError
 from equipoise.recipe import Recipe, Task
 
@@ -59,7 +59,7 @@ class TaskReport:
     Attributes:
         parts: by part; one that the recipe leaves out, or that cannot be read at all, is missing.
         broken: why a part cannot be read at all, a line each, which `train` gives too.
-        errors: what cannot be put before the model, a line each.
+        errors: what cannot be put before the model, a line each; of a split of which nothing can be, the first sample.
         shared: (one part, another): how many samples are word for word, image for image in both, and how many images
             or clips are.
         example: one sample as the model sees it.
@@ -123,7 +123,8 @@ def _inspect_task(task: Task, recipe: Recipe, collator: Collator, advance: Calla
             )
             contents[part] = _contents(samples)
         except (DataError, OSError) as error:  # a file that has just gone is an OSError
-            report.broken += [str(error)] if str(error) not in report.broken else []  # parts of one split have the same
+            lines = report.errors if isinstance(error, NothingReadable) else report.broken
+            lines += [str(error)] if str(error) not in lines else []  # parts of one split have the same
     for one, other in itertools.combinations(contents, 2):
         same = [len(a & b) for a, b in zip(contents[one], contents[other])]
         if any(same):

@@ -26,6 +26,10 @@ SHOWN = 20  # flaws that are spelled out
 Notify = Callable[[str], None]
 
 
+class NothingReadable(DataError):
+    """A split whose samples all have a flaw; the first of them is the message."""
+
+
 def read_task(
     task: Task, part: Part, seed: int, skip: bool = False, notify: Notify = lambda _: None, fresh: bool = False
 ) -> Samples | None:
@@ -138,7 +142,7 @@ def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Sa
         if not store.flaws:
             raise DataError(f"tasks.{task.name}: split {split!r} has no samples")
         count = len(store.flaws)
-        raise DataError(f"{store.flaws[0].line(task.name)} (readable in split {split!r}: 0 of {count} samples)")
+        raise NothingReadable(f"{store.flaws[0].line(task.name)} (readable in split {split!r}: 0 of {count} samples)")
     wording = task.response_format if task.response_format is not None else reader.response_format
     return Samples(store, task.name, response_format=wording or "")
 
