@@ -147,6 +147,6 @@ def test_the_recipe_s_text_without_secrets_is_yaml_still():
     assert found["train"]["max_new_tokens"] == 16
     assert found["seed"] == 1
     assert found["train"]["the_secret"] == found["train"]["Password"] == "(hidden)"
-    assert without_secrets("a: &a very\nb: {keys: [*a]}\n") == "a: (hidden)\nb: {keys: [*a]}\n"
+    assert without_secrets("a: &a very\nb: {tokens: [*a]}\n") == "a: (hidden)\nb: {tokens: [*a]}\n"
     assert without_secrets("a: 1\nb: [2]\n") == "a: 1\nb: [2]\n"
     assert without_secrets("a: [\nhub_token: very\nx: 1\n") == "a: [\nhub_token: (hidden)\nx: 1\n"

@@ -20,7 +20,7 @@ HIDDEN = "(hidden)"
 """What stands in the place of a secret."""
 
 _BITS = 300  # of a whole number; Python refuses to write those of more than 4,300 digits
-_SECRET = re.compile(r"token|key|secret|password", re.IGNORECASE)
+_SECRET = re.compile(r"token(?!iz)|secret|password|(?:access|api|auth|private)[-_ ]?key", re.IGNORECASE)
 _NUMBER = re.compile(r"secret|password", re.IGNORECASE)
 _KINDS = {
     f"tag:yaml.org,2002:{name}": value for name, value in (("null", None), ("bool", True), ("int", 0), ("float", 0))
@@ -58,7 +58,7 @@ def parsed(text: str) -> Any:
 
 
 def secrecy(key: str, around: str = "") -> str:
-    """Why a value may be secret: the keys that speak of tokens, keys, secrets or passwords, its own or around it."""
+    """Why a value may be secret: the keys that speak of tokens, passwords and the like, its own or around it."""
     return f"{around} {key}" if _SECRET.search(key) else around
 
 
