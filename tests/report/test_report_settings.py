@@ -149,4 +149,5 @@ def test_the_recipe_s_text_without_secrets_is_yaml_still():
     assert found["train"]["the_secret"] == found["train"]["Password"] == "(hidden)"
     assert without_secrets("a: &a very\nb: {tokens: [*a]}\n") == "a: (hidden)\nb: {tokens: [*a]}\n"
     assert without_secrets("a: 1\nb: [2]\n") == "a: 1\nb: [2]\n"
+    assert without_secrets(harmless := "tokenizer: x\nanswer_key: y\n") == harmless
     assert without_secrets("a: [\nhub_token: very\nx: 1\n") == "a: [\nhub_token: (hidden)\nx: 1\n"
