@@ -28,7 +28,7 @@ from equipoise.modules.per_sample import PerSampleGradients, Recorded
 from equipoise.modules.snapshot import Values, extrapolate, holding
 
 #: Above this root mean square of gaps (natural log of odds) a step is too large to be seen from its beginning alone.
-LARGEST_GAP = 1.0
+LARGEST_GAP = 2.0
 
 
 def bernoulli_kl(logit: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
