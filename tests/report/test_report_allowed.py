@@ -133,6 +133,7 @@ def test_a_clip_of_too_many_samples_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(inlined, "SAMPLES", 2_000)
     assert "<audio" in Inliner().clip(str(tmp_path / "a.wav"), "", [tmp_path])
     monkeypatch.setattr(inlined, "SAMPLES", 1_999)
+    inlined._decoded.cache_clear()
     assert "<audio" not in Inliner().clip(str(tmp_path / "a.wav"), "", [Path(tmp_path)])
 
 

@@ -143,6 +143,21 @@ def test_a_picture_is_shrunk(tmp_path):
     assert element == Inliner().picture(str(tmp_path / "large.jpg"), 'a "picture"', [tmp_path])
 
 
+def test_a_picture_is_decoded_once_until_its_file_changes(tmp_path, monkeypatch):
+    """A watched page is drawn anew with every step."""
+    decoded = []
+    load = inlined.load_image
+    monkeypatch.setattr(inlined, "load_image", lambda path, *limits: decoded.append(path) or load(path, *limits))
+    file = tmp_path / "a.png"
+    elements = []
+    for side in (40, 40, 50):
+        if not file.is_file() or side == 50:
+            Image.new("RGB", (side, side), (side, 0, 0)).save(file)
+        elements.append(Inliner().picture(str(file), "", [tmp_path]))
+    assert decoded == [file, file]
+    assert elements[0] == elements[1] != elements[2]
+
+
 def test_a_long_clip_is_cut(tmp_path):
     soundfile.write(tmp_path / "long.flac", np.zeros((8_000 * 25, 2)), 8_000)
     element = Inliner().clip(str(tmp_path / "long.flac"), "a clip", [tmp_path])

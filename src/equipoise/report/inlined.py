@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import soundfile
@@ -56,7 +57,6 @@ class Inliner:
     room: int = LIMIT
     left_out: int = 0
     hidden: int = 0
-    _known: dict[tuple[str, Path], tuple[str, str]] = field(default_factory=dict)
 
     def picture(self, path: str, words: str, roots: Sequence[Path]) -> str:
         """An image element.
@@ -84,7 +84,7 @@ class Inliner:
         if self.room < LEAST:
             return self._leave_out(path)
         file = allowed_file(path, roots)
-        address, note = self._read(kind, file) if file is not None else ("", "")
+        address, note = _read(kind, file) if file is not None else ("", "")
         if not address:
             self.hidden += 1
             return "", f"{_name(path)} {HIDDEN}"
@@ -93,18 +93,27 @@ class Inliner:
         self.room -= len(address)
         return address, note
 
-    def _read(self, kind: str, file: Path) -> tuple[str, str]:
-        if (kind, file) not in self._known:
-            try:
-                found = _picture(file) if kind == "image" else _clip(file)
-            except Exception:  # decoders raise what they like on broken bytes
-                found = "", ""
-            self._known[kind, file] = found
-        return self._known[kind, file]
-
     def _leave_out(self, path: str) -> tuple[str, str]:
         self.left_out += 1
         return "", f"{_name(path)}: left out, the page is full"
+
+
+def _read(kind: str, file: Path) -> tuple[str, str]:
+    """The address and what has to be said; both empty where the file cannot be read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return "", ""
+    return _decoded(kind, file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _decoded(kind: str, file: Path, size: int, changed: int) -> tuple[str, str]:
+    """Each version of a file is decoded once: a watched page is drawn anew with every step."""
+    try:
+        return _picture(file) if kind == "image" else _clip(file)
+    except Exception:  # decoders raise what they like on broken bytes
+        return "", ""
 
 
 def _picture(path: Path) -> tuple[str, str]:
