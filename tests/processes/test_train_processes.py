@@ -78,21 +78,21 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_bit_for_bit
     done = train(file, killed.path, "--resume")
     assert not any(done["statuses"]), "\n".join(done["printed"])
     assert killed.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
-    assert same(weights(killed), weights(whole))
+    assert same(weights(killed.model), weights(whole.model))
 
 
 def test_a_mistake_ends_all_processes_and_is_said_once(recipe, train: Group, tmp_path: Path, dataset: Path):
-    """Found by the first process alone (its folder), by all (the recipe's model), and by the second one (an image)."""
+    """Found by the first process alone (its folder), by all (the recipe's model), and by one of them while it trains (a picture)."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     other = tmp_path / "data"
     shutil.copytree(dataset, other)
-    gone = other / "images" / "train-7.png"
-    gone.unlink()
+    broken = other / "images" / "train-7.png"
+    broken.write_bytes(b"no picture")
     cases = [
         (recipe("folder"), tmp_path / "full", "is not empty and holds no run"),
         (recipe("model", learning_rate={"llm": 0.1}), tmp_path / "model", "module encoder is missing"),
-        (recipe("image", data=other), tmp_path / "image", str(gone)),
+        (recipe("image", data=other), tmp_path / "image", str(broken)),
     ]
     for file, folder, expected in cases:
         done = train(file, folder)
