@@ -82,7 +82,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_bit_for_bit
 
 
 def test_a_mistake_ends_all_processes_and_is_said_once(recipe, train: Group, tmp_path: Path, dataset: Path):
-    """Found by the first process alone (its folder), by all (the recipe's model), and by one of them while it trains (a picture)."""
+    """Found by the first process alone (its folder), by all (the recipe), by one of them while it trains (a picture)."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     other = tmp_path / "data"
@@ -113,5 +113,5 @@ def test_what_starts_processes_itself_takes_no_launcher(name, monkeypatch: pytes
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == (
-        f"equipoise: found 2 processes; equipoise {name} takes no launcher (torchrun, accelerate): start it by itself\n"
+        f"equipoise: found 2 processes; equipoise {name} takes no launcher (torchrun ...): start it by itself\n"
     )
