@@ -1,6 +1,6 @@
 """Starts a command once in each of several processes, as torchrun does, but as forks of one that has imported all.
 
-Where one of them ends with an error, the others are ended too (SIGTERM), after the moment that torchrun takes to see it.
+Where one of them ends with an error, the others are ended too (SIGTERM), a moment later, as torchrun does it.
 """
 
 from __future__ import annotations
