@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from equipoise.modules.partition import ModuleParameters
+from equipoise.modules.partition import ModuleParameters, norm_of
 from equipoise.modules.schedules.base import Schedule
 from equipoise.modules.snapshot import Values, snapshot
 
@@ -63,9 +64,10 @@ class CoordinateDescent(Schedule):
         self._window_start = {}
 
     def _relative_change(self, learning: Mapping[str, torch.Tensor]) -> float:
-        moved = torch.stack([(p.detach() - self._window_start[n]).float().norm() for n, p in learning.items()]).norm()
-        size = torch.stack([value.float().norm() for value in self._window_start.values()]).norm()
-        return (moved / size).item() if size > 0 else float("inf")
+        # One after the other: a copy of all that learns might be a copy of the model.
+        moved = math.hypot(*(norm_of([p.detach() - self._window_start[n]]) for n, p in learning.items()))
+        size = norm_of(self._window_start.values())
+        return moved / size if size > 0 else math.inf
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self._step, "switched": self._switched, "window_start": self._window_start}
