@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from equipoise.modules.drift import Drifts
+from equipoise.modules.tally import Drifts
 from equipoise.modules.partition import LLM
 
 
