@@ -2,9 +2,9 @@
 
 usage: _fsdp_loop.py [--processes 2,4] [--steps 50] [--cases NAME,...] [--json]
 
-For each case (model, optimizer, settings) the losses and kappas of one process at the same global batch are held against
-those of several: each takes its rows of every micro-batch. Prints the largest relative differences; what must hold exactly
-(DTensors, the same records in all processes, restored shards) raises.
+For each case (model, optimizer, settings) the losses and kappas of one process at the same global batch are held
+against those of several: each takes its rows of every micro-batch. Prints the largest relative differences; what must
+hold exactly (DTensors, the same records in all processes, restored shards) raises.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
@@ -32,7 +33,7 @@ from torch.distributed.tensor import DTensor
 import tiny
 from equipoise.errors import PartitionError
 from equipoise.modules.coordinator import Coordinator
-from equipoise.modules.partition import Partition, partition
+from equipoise.modules.partition import partition
 from equipoise.modules.processes import ALONE, Processes
 from equipoise.recipe import Coordination
 from equipoise.training.processes import TorchProcesses
@@ -60,9 +61,6 @@ class Case:
     model: str = "full"
     optimizer: str = "adamw"
     keeps: bool = False  # reshard_after_forward off everywhere
-
-    def there(self) -> Coordination:
-        return self.settings
 
 
 def measuring(schedule: str, estimator: str, **more: Any) -> Coordination:
@@ -153,7 +151,7 @@ def watch_gathering(model: nn.Module, found: Found) -> None:
         layer.register_forward_hook(look)
 
 
-def build(case: Case, world: int, steps: int) -> tuple[nn.Module, torch.optim.Optimizer, Coordinator, Partition]:
+def build(case: Case, world: int, steps: int) -> tuple[nn.Module, torch.optim.Optimizer, Coordinator]:
     """The case's model and what trains it, divided where there are several processes."""
     torch.manual_seed(3)
     make, patterns = MODELS[case.model]
@@ -164,13 +162,13 @@ def build(case: Case, world: int, steps: int) -> tuple[nn.Module, torch.optim.Op
     optimizer = OPTIMIZERS[case.optimizer]([p for p in model.parameters() if p.requires_grad])
     processes: Processes = TorchProcesses(torch.device("cpu")) if world > 1 else ALONE
     coordinator = Coordinator(model, optimizer, case.settings, division, steps, processes=processes)
-    return model, optimizer, coordinator, division
+    return model, optimizer, coordinator
 
 
 def train(case: Case, rank: int, world: int, steps: int, resume_at: int | None = None) -> Found:
     """Train; with `resume_at`, go on there from the state of the coordinator, model and optimizer, loaded anew."""
     found = Found()
-    model, optimizer, coordinator, division = build(case, world, steps)
+    model, optimizer, coordinator = build(case, world, steps)
     if world > 1:
         watch_gathering(model, found)
     for step in range(steps):
@@ -179,7 +177,7 @@ def train(case: Case, rank: int, world: int, steps: int, resume_at: int | None =
             again = build(case, world, steps)
             again[0].load_state_dict(model.state_dict())
             again[1].load_state_dict(optimizer.state_dict())
-            model, optimizer, coordinator, division = again
+            model, optimizer, coordinator = again
             if rank == 0 or world == 1:
                 torch.save(state, Path(os.environ["FSDP_LOOP"]) / "state.pt")
             if world > 1:
@@ -214,7 +212,7 @@ def local(parameter: Any) -> torch.Tensor:
 def fails_cleanly(rank: int, world: int) -> None:
     """A forward that raises in a measurement leaves shards as they were, and the model good for another step."""
     case = CASES[0]
-    model, optimizer, coordinator, _ = build(case, world, 10)
+    model, optimizer, coordinator = build(case, world, 10)
     for step in range(3):
         batches = batches_of(step, rank, world)
         optimizer.zero_grad()
@@ -232,12 +230,8 @@ def fails_cleanly(rank: int, world: int) -> None:
                     raise RuntimeError("broken off")
 
             hook = model.get_decoder().layers[1].register_forward_pre_hook(breaks)
-            try:
+            with pytest.raises(RuntimeError, match="broken off"):
                 coordinator.after_step()
-            except RuntimeError as error:
-                assert str(error) == "broken off"
-            else:
-                raise AssertionError("nothing was broken off")
             hook.remove()
             coordinator.close()
         else:
@@ -250,12 +244,8 @@ def refuses_foreign(rank: int, world: int) -> None:
     """Divided weights and one process's numbers do not go together, nor another's DTensors."""
     model = divided(without_dropout(tiny.full_llava()), keeps=False)
     optimizer = OPTIMIZERS["sgd"]([p for p in model.parameters() if p.requires_grad])
-    try:
+    with pytest.raises(PartitionError, match=f"divided over {world} processes, and 1 measure together"):
         Coordinator(model, optimizer, CASES[0].settings, partition(model))
-    except PartitionError as error:
-        assert "processes" in str(error)
-    else:
-        raise AssertionError("a divided model was balanced by one process alone")
 
 
 # ---------------------------------------------------------------------------------------------- processes
@@ -288,12 +278,12 @@ def run(world: int, cases: list[str], steps: int, resume_at: int | None = None) 
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """The largest relative differences of two runs, of losses, kappas, learning rates and all else that was recorded."""
+    """The largest relative differences of two runs, of losses, kappas, learning rates and all else recorded."""
     found = {"loss": 0.0, "kappa": 0.0, "lr": 0.0, "rest": 0.0}
     for a, b in zip(one["losses"], other["losses"], strict=True):
         found["loss"] = max(found["loss"], abs(a - b) / abs(a))
     for a, b in zip(one["records"], other["records"], strict=True):
-        assert a.keys() == b.keys(), (a.keys() ^ b.keys())
+        assert a.keys() == b.keys(), a.keys() ^ b.keys()
         for name, value in a.items():
             if value == b[name]:
                 continue

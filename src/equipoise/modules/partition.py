@@ -78,19 +78,25 @@ class Partition:
         for module in self.modules.values():
             yield from module.trainable.items()
 
-    def follow(self, model: nn.Module) -> None:
+    def follow(self, model: nn.Module) -> bool:
         """Take the model's parameters anew, by name: whoever divides a model over processes replaces them.
+
+        Returns:
+            Whether any were replaced.
 
         Raises:
             PartitionError: one of a known name is gone.
         """
+        replaced = False
         now = {_INNER_WRAPPERS.sub("", name): parameter for name, parameter in model.named_parameters()}
         for module in self.modules.values():
             for name in module.trainable:
                 plain = _INNER_WRAPPERS.sub("", name)
                 if plain not in now:
                     raise PartitionError(f"parameter {name} of module {module.name} is gone from the prepared model")
+                replaced = replaced or now[plain] is not module.trainable[name]
                 module.trainable[name] = now[plain]
+        return replaced
 
     def require_balance(self, purpose: str) -> None:
         """Refuse a model in which there is nothing to balance.

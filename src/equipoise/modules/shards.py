@@ -1,22 +1,20 @@
 """Parameters that FSDP2 (`fully_shard`) divides over processes: DTensors, of which each process holds a shard.
 
-A measurement changes shards in place: FSDP2 gathers from the very storage that a parameter had when it was divided, so
-that a pointer exchanged as in `snapshot.holding` would go unseen. What was gathered before is dropped first. Nothing here
-gathers more than one parameter at a time; the forwards gather what they always gather.
+A measurement changes shards in place: FSDP2 gathers from the very storage that a parameter had when it was divided,
+so that an exchanged pointer would go unseen. What was gathered before is dropped first. Nothing here gathers more than
+one parameter at a time; the forwards gather what they always gather.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from equipoise.errors import PartitionError
-
-Item = TypeVar("Item")
 
 
 def is_divided(tensor: torch.Tensor) -> bool:
@@ -89,38 +87,50 @@ def recover(model: nn.Module) -> None:
             covered.update(module.modules())
 
 
-def require_known(model: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Refuse parameters that something else than FSDP2 divides.
+def require_known(model: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]], processes: int) -> None:
+    """Refuse parameters that something else than FSDP2 divides, or that others hold parts of who do not measure too.
 
     Raises:
         PartitionError: naming the first.
     """
-    managed: dict[int, float] | None = None
+    managed: dict[int, _Managed] | None = None
     for name, parameter in parameters:
         if is_divided(parameter):
-            managed = _divisors(model) if managed is None else managed
+            managed = _managed(model) if managed is None else managed
             if id(parameter) not in managed:
                 raise PartitionError(
                     f"parameter {name} is divided over processes, and not by fully_shard; drifts are measured with "
                     "whole parameters (DDP) or FSDP2's"
                 )
+            if managed[id(parameter)].mesh.size() != processes:
+                raise PartitionError(
+                    f"parameter {name} is divided over {managed[id(parameter)].mesh.size()} processes, and {processes} "
+                    "measure together: give the Coordinator all of them (processes=)"
+                )
 
 
-def _divisors(model: nn.Module) -> dict[int, float]:
-    """By identity of a divided parameter: what FSDP2 divides the processes' summed gradients by."""
+class _Managed(NamedTuple):
+    """What FSDP2 knows of a divided parameter: over which processes, and what it divides summed gradients by."""
+
+    mesh: Any
+    divisor: float
+
+
+def _managed(model: nn.Module) -> dict[int, _Managed]:
+    """By identity of the parameters that FSDP2 divides."""
     found = {}
     for module in fsdp_modules(model):
         for group in module._get_fsdp_state()._fsdp_param_groups:
-            factor = group.gradient_divide_factor
-            for parameter in group.fsdp_params:
-                found[id(parameter.sharded_param)] = float(factor or group.mesh_info.mesh.size())
+            mesh = group.mesh_info.mesh
+            own = _Managed(mesh, float(group.gradient_divide_factor or mesh.size()))
+            found.update({id(parameter.sharded_param): own for parameter in group.fsdp_params})
     return found
 
 
-def gradients(
+def gradients_of(
     loss: torch.Tensor,
     wanted: Mapping[str, nn.Parameter],
-    learning: Iterable[nn.Parameter],
+    learning: Iterable[tuple[str, nn.Parameter]],
     model: nn.Module,
     retain_graph: bool = False,
 ) -> dict[str, torch.Tensor | None]:
@@ -133,7 +143,7 @@ def gradients(
     Args:
         loss: of this process; each process has one, and calls this.
         wanted: of which parameters.
-        learning: all that learn.
+        learning: all that learn, with their names.
         model: that the loss is of.
         retain_graph: whether another backward follows.
     """
@@ -145,8 +155,8 @@ def gradients(
         own = torch.autograd.grad(loss, list(whole.values()), retain_graph=keeps, allow_unused=True)
         found.update(zip(whole, own, strict=True))
     if divided:
-        divisors = _divisors(model)
-        kept = [(parameter, parameter.grad) for parameter in learning]
+        managed = _managed(model)
+        kept = [(parameter, parameter.grad) for _, parameter in learning]
         try:
             for parameter, _ in kept:
                 parameter.grad = None
@@ -158,32 +168,11 @@ def gradients(
         for name, parameter in divided.items():
             gradient = found[name]
             if gradient is not None:
-                local(gradient).mul_(divisors[id(parameter)])
+                local(gradient).mul_(managed[id(parameter)].divisor)
     return found
 
 
-# ---------------------------------------------------------------------- batches and state
-
-
-def as_many(model: nn.Module, items: Sequence[Item], idle: Callable[[Item], Item]) -> list[Item]:
-    """`items` and, where another process of a divided model has more, idle ones: all make the same forwards.
-
-    Args:
-        items: what this process makes forwards of; one at least.
-        idle: what costs a forward and counts for nothing, made of an item.
-    """
-    found = list(items)
-    outer = next(iter(fsdp_modules(model)), None)
-    if outer is None:
-        return found
-    parameter: Any = next((p for p in outer.parameters() if is_divided(p)), None)
-    if parameter is None:
-        return found
-    mesh = parameter.device_mesh
-    count = torch.tensor(len(found), device=mesh.device_type)
-    for dimension in range(mesh.ndim):
-        torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX, group=mesh.get_group(dimension))
-    return found + [idle(found[0]) for _ in range(int(count) - len(found))]
+# ---------------------------------------------------------------------- state
 
 
 def gathered(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -196,14 +185,19 @@ def gathered(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def scattered(values: Mapping[str, torch.Tensor], parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
-    """`gathered` values again as parameters lie: on their devices, and of divided ones this process's part."""
+    """`gathered` values again as parameters lie: on their devices, and of divided ones this process's part.
+
+    Those that lie so already are given back.
+    """
     return {name: _laid_out(value, parameters[name]) for name, value in values.items()}
 
 
 def _laid_out(value: torch.Tensor, parameter: Any) -> torch.Tensor:
+    if is_divided(value):
+        return value
     if not is_divided(parameter):
         return value.to(parameter.device)
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415, loaded by who divided the parameter
+    from torch.distributed.tensor import distribute_tensor
 
     own: Any = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return _divided_as(parameter, own.to_local().to(local(parameter).device, copy=True))

@@ -23,7 +23,9 @@ from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import Partition, partition, split_param_groups
+from equipoise.modules.shards import is_divided
 from equipoise.recipe import Coordination, TaskWeighting
+from equipoise.training import parallel
 from equipoise.training.fast_paths import FastPaths, fast_paths
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.run_directory import LineLog, RunDirectory
@@ -70,6 +72,7 @@ class BalanceMixin(Trainer):
             coordination = replace(coordination, amplification=8.0)
         for note in coordination.warnings():
             logger.warning(note)
+        parallel.check(self, coordination)
         assert self.model is not None
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
@@ -146,6 +149,20 @@ class BalanceMixin(Trainer):
                 self._tasks = TaskBalance(self._task_settings, self._task_names, steps)
         return optimizer
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; whatever wrapped or divided the model, its parameters are followed."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._follow_model()
+        return prepared
+
+    def _follow_model(self) -> None:
+        if self.coordinator is None:
+            raise PartitionError(
+                "the optimizer is not of the Trainer's making: leave `optimizer` out of the DeepSpeed configuration"
+            )
+        assert self.model is not None
+        self.coordinator.follow(self.model)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | int | None]:
@@ -190,7 +207,8 @@ class BalanceMixin(Trainer):
             result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
         if torch.is_grad_enabled() and not loss.requires_grad:
-            loss = loss + 0.0 * next(self.division.parameters())[1].sum()
+            learning: Any = next(self.division.parameters())[1]
+            loss = loss + 0.0 * (learning.to_local() if is_divided(learning) else learning).sum()
         return (loss, *outputs) if return_outputs else loss
 
     def _keeps_places(self, model: Any, inputs: Mapping[str, Any]) -> bool:
@@ -257,6 +275,7 @@ class BalanceMixin(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.coordinator is not None:
+            self._follow_model()
             file = Path(checkpoint) / STATE_FILE
             if file.is_file():
                 state = torch.load(file, weights_only=True)
