@@ -4,8 +4,8 @@ accelerate divides weights over accelerators alone. So that its own path (`Accel
 does around it) runs here, it is told that this CPU is one: that, and sums instead of averages, which gloo lacks, is all
 that is changed.
 
-usage: torchrun ... _fsdp_trainer.py OUT SAVED [RESUME_FROM]; SAVED is accelerate's state_dict_type. Without torchrun: one
-process, whole weights.
+usage: torchrun ... _fsdp_trainer.py OUT SAVED [RESUME_FROM]; SAVED is accelerate's state_dict_type. Without torchrun:
+one process, whole weights.
 """
 
 from __future__ import annotations
@@ -94,10 +94,8 @@ def main(out: str, saved: str, resume: str | None = None) -> None:
         assert held
         assert all(isinstance(parameter, DTensor) for parameter in held)
         assert {id(p) for p in held} == {id(p) for _, p in trainer.division.parameters()}
-    learnt = {
-        name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in parameters.items() if p.requires_grad
-    }
-    torch.save({name: value.detach() for name, value in learnt.items()}, f"{out}/rank-{os.environ.get('RANK', '0')}.pt")
+    whole = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in parameters.items()}
+    torch.save({name: p.detach() for name, p in whole.items()}, f"{out}/rank-{os.environ.get('RANK', '0')}.pt")
     if world > 1:
         torch.distributed.destroy_process_group()
 
