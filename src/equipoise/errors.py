@@ -2,7 +2,13 @@
 
 
 class EquipoiseError(Exception):
-    """Base of all errors below; the command line prints its message and exits with status 2."""
+    """Base of all errors below; the command line prints its message and exits with status 2.
+
+    Attributes:
+        agreed: of several processes, whether all know of it.
+    """
+
+    agreed = False
 
 
 class RecipeError(EquipoiseError):
@@ -23,3 +29,7 @@ class AssetError(EquipoiseError):
 
 class RunError(EquipoiseError):
     """A run directory that cannot be used as asked."""
+
+
+class Elsewhere(EquipoiseError):
+    """What ended another of several processes, which says it."""

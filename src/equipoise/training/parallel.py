@@ -12,7 +12,6 @@ from equipoise.modules.shards import is_divided
 from equipoise.recipe import Coordination
 
 logger = logging.getLogger(__name__)
-ALLOWED = "schedule constant with measure: false, and task weights"
 
 
 def is_plain(trainer: Trainer) -> bool:
@@ -28,29 +27,32 @@ def check(trainer: Trainer, coordination: Coordination) -> None:
     """Refuse what these settings cannot be followed in, before anything is trained; say what accelerate leaves out.
 
     Raises:
-        PartitionError: the schedule acts or measures, under DeepSpeed, FSDP 1 or a parallelism that divides a batch.
+        PartitionError: FSDP 1; a schedule that acts or measures under DeepSpeed; one that measures where several
+            processes share a batch.
     """
-    state = trainer.accelerator.state
-    if _wants_fsdp(trainer) and not trainer.is_fsdp_enabled:
-        kind = str(state.distributed_type).removeprefix("DistributedType.")
+    state, parallel = trainer.accelerator.state, trainer.accelerator.parallelism_config
+    measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
+    if _wants_fsdp(trainer) and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
         logger.warning(
-            "the FSDP settings are ignored: accelerate divides weights over accelerators alone, and runs here as %s; "
+            "the FSDP settings are ignored: accelerate divides weights over several GPUs alone, and runs here as %s; "
             "every process holds the whole model",
-            kind,
+            str(state.distributed_type).removeprefix("DistributedType."),
         )
-    if coordination.schedule == "constant" and not coordination.measure:
-        return
-    parallel = trainer.accelerator.parallelism_config
-    found = None
-    if trainer.is_deepspeed_enabled:
-        found = "DeepSpeed, whose engine makes the step inside the backward and keeps the gradients"
-    elif trainer.is_fsdp_enabled and state.fsdp_plugin.fsdp_version != 2:
-        found = "FSDP 1, whose flat parameters hide the modules (fsdp_version: 2 is measured)"
-    elif parallel is not None and parallel.non_data_parallel_size > 1:
-        found = "tensor, context or sequence parallelism, in which several processes share a sample"
-    if found is not None:
+    if trainer.is_fsdp_enabled and state.fsdp_plugin.fsdp_version != 2:
         raise PartitionError(
-            f"balance between modules: found schedule {coordination.schedule} under {found}; allowed there: {ALLOWED}"
+            f"found FSDP version {state.fsdp_plugin.fsdp_version}, whose flat parameters belong to no module; set "
+            "fsdp_version: 2"
+        )
+    if trainer.is_deepspeed_enabled and (measures or coordination.schedule != "constant"):
+        raise PartitionError(
+            f"found schedule {coordination.schedule}, measure {str(coordination.measure).lower()} under DeepSpeed, "
+            "whose engine makes the step inside the backward; allowed there: schedule constant with measure: false, and "
+            "task weights (FSDP 2 divides weights too, and is measured)"
+        )
+    if measures and parallel is not None and parallel.non_data_parallel_size > 1:
+        raise PartitionError(
+            f"found {parallel.non_data_parallel_size} processes to a batch (tensor, context or sequence parallelism); "
+            "drifts are measured over processes that each have batches of their own"
         )
 
 
