@@ -175,12 +175,18 @@ def gradients_of(
 # ---------------------------------------------------------------------- state
 
 
-def gathered(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Whole values on the CPU, one gathered after the other; every process calls this."""
+def gathered(values: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, torch.Tensor]:
+    """Whole values on the CPU, one gathered after the other; every process calls this.
+
+    Args:
+        keep: off where only another process wants them.
+    """
     found = {}
     for name, value in values.items():
-        whole: Any = value
-        found[name] = (whole.full_tensor() if is_divided(whole) else whole).detach().cpu()
+        part: Any = value.detach()
+        whole = part.full_tensor() if is_divided(part) else part
+        if keep:
+            found[name] = whole.cpu()
     return found
 
 

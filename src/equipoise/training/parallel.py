@@ -46,7 +46,7 @@ def check(trainer: Trainer, coordination: Coordination) -> None:
     if trainer.is_deepspeed_enabled and (measures or coordination.schedule != "constant"):
         raise PartitionError(
             f"found schedule {coordination.schedule}, measure {str(coordination.measure).lower()} under DeepSpeed, "
-            "whose engine makes the step inside the backward; allowed there: schedule constant with measure: false, and "
+            "whose engine makes the step inside the backward; allowed there: schedule constant, measure false, and "
             "task weights (FSDP 2 divides weights too, and is measured)"
         )
     if measures and parallel is not None and parallel.non_data_parallel_size > 1:

@@ -33,6 +33,7 @@ from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
+from equipoise.modules.shards import gathered, is_divided
 from equipoise.recipe import Data, Recipe
 from equipoise.training.processes import agreed, from_first, join, noticing_ends, started
 from equipoise.training.progress import ProgressReport
@@ -114,7 +115,7 @@ def train(
             raise DataError(str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from error
         finally:
             report.close()
-    tuned = trainer.accelerator.unwrap_model(trainer.model)
+    tuned = _whole_model(trainer, recipe, first)
     with agreed(state):
         if first:
             _save_model(run.model, tuned, trainer.processing_class)
@@ -122,6 +123,19 @@ def train(
                 _save_model(run.merged, merged(tuned), trainer.processing_class)
             write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
+
+
+def _whole_model(trainer: RunTrainer, recipe: Recipe, first: bool) -> Any:
+    """The tuned model; of one that is divided over processes, the first gets another that is not. All call this."""
+    tuned = trainer.accelerator.unwrap_model(trainer.model)
+    if not any(map(is_divided, tuned.parameters())):
+        return tuned
+    learnt = {**gathered(dict(trainer.division.parameters()), keep=first), **dict(tuned.named_buffers())}
+    if not first:
+        return None
+    whole = load_to_train(recipe)
+    whole.load_state_dict(learnt, strict=False)
+    return whole
 
 
 def _read(recipe: Recipe, console: Console) -> tuple[Mixture, Mixture | None]:
