@@ -1,6 +1,6 @@
 """A bare loop whose model FSDP2 divides over forked processes, beside the same loop in one process.
 
-usage: _fsdp_loop.py [--processes 2,4] [--steps 50] [--cases NAME,...] [--json]
+usage: _fsdp_loop.py [--processes 2,4] [--steps 50] [--cases NAME,...]
 
 For each case (model, optimizer, settings) the losses and kappas of one process at the same global batch are held
 against those of several: each takes its rows of every micro-batch. Prints the largest relative differences; what must
@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -37,6 +36,7 @@ from equipoise.modules.partition import partition
 from equipoise.modules.processes import ALONE, Processes
 from equipoise.recipe import Coordination
 from equipoise.training.processes import TorchProcesses
+from processes._forked_group import fork_group
 
 SAMPLES = 12  # of a micro-batch, over all processes: divides by 2, 3 and 4
 MICRO_BATCHES = 2
@@ -167,7 +167,7 @@ def build(case: Case, world: int, steps: int) -> tuple[nn.Module, torch.optim.Op
     return model, optimizer, coordinator
 
 
-def train(case: Case, rank: int, world: int, steps: int, resume_at: int | None = None) -> Found:
+def train(case: Case, rank: int, world: int, steps: int, out: Path, resume_at: int) -> Found:
     """Train; with `resume_at`, go on there from the state of the coordinator, model and optimizer, loaded anew."""
     found = Found()
     model, optimizer, coordinator = build(case, world, steps)
@@ -180,11 +180,11 @@ def train(case: Case, rank: int, world: int, steps: int, resume_at: int | None =
             again[0].load_state_dict(model.state_dict())
             again[1].load_state_dict(optimizer.state_dict())
             model, optimizer, coordinator = again
-            if rank == 0 or world == 1:
-                torch.save(state, Path(os.environ["FSDP_LOOP"]) / "state.pt")
+            if rank == 0:
+                torch.save(state, out / "state.pt")
             if world > 1:
                 torch.distributed.barrier()
-            coordinator.load_state_dict(torch.load(Path(os.environ["FSDP_LOOP"]) / "state.pt", weights_only=True))
+            coordinator.load_state_dict(torch.load(out / "state.pt", weights_only=True))
         whole = batches_of(step, 0, 1)
         tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in whole)
         optimizer.zero_grad()
@@ -253,30 +253,40 @@ def refuses_foreign(rank: int, world: int) -> None:
 # ---------------------------------------------------------------------------------------------- processes
 
 
-def worker(rank: int, world: int, cases: list[str], steps: int, resume_at: int | None, folder: str) -> None:
+def main(out: str, cases: str, steps: str, resume_at: str = "") -> None:
+    """Be one process of a group; what it found is in OUT/rank-R-of-N.json."""
     torch.set_num_threads(1)
-    os.environ["FSDP_LOOP"] = folder
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if world > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+        torch.distributed.init_process_group("gloo")
     results = {}
     for case in CASES:
-        if case.name in cases:
-            found = train(case, rank, world, steps, resume_at)
-            results[case.name] = vars(found)
+        if case.name in cases.split(","):
+            results[case.name] = vars(train(case, rank, world, int(steps), Path(out), int(resume_at or -1)))
     if world > 1:
         fails_cleanly(rank, world)
         refuses_foreign(rank, world)
         torch.distributed.destroy_process_group()
-    Path(folder, f"rank-{rank}.json").write_text(json.dumps(results))
+    Path(out, f"rank-{rank}-of-{world}.json").write_text(json.dumps(results))
 
 
-def run(world: int, cases: list[str], steps: int, resume_at: int | None = None) -> list[dict[str, Any]]:
-    """Results by case, process by process."""
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(
-            worker, (world, cases, steps, resume_at, folder), nprocs=world, start_method="fork"
-        )
-        return [json.loads(Path(folder, f"rank-{rank}.json").read_text()) for rank in range(world)]
+def results(out: Path, world: int) -> list[dict[str, Any]]:
+    """What each process found, by case."""
+    return [json.loads((out / f"rank-{rank}-of-{world}.json").read_text()) for rank in range(world)]
+
+
+def rows(out: Path, world: int) -> list[dict[str, Any]]:
+    """For each case, one process beside several: see `difference`."""
+    (one,), several = results(out, 1), results(out, world)
+    found = []
+    for name, alone in one.items():
+        together = several[0][name]
+        assert all(math.isfinite(loss) for loss in alone["losses"])
+        same = all(other[name]["records"] == together["records"] for other in several)
+        kappas = sum("kappa" in record for record in together["records"])
+        found.append({"processes": world, "case": name, "same": same, "kappas": kappas,
+                      "gathered": together["most_gathered"], **difference(alone, together)})  # fmt: skip
+    return found
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
@@ -292,41 +302,27 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
             kind = name.split("/")[0].split("_")[0]
             kind = kind if kind in found else "rest"
             apart = abs(value - b[name]) / max(abs(value), 1e-12)
-            if apart > 1e-6: print(one.get("name"), name, value, b[name], file=sys.stderr)
             found[kind] = max(found[kind], apart)
     return found
 
 
-def main() -> None:
+def harness() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", default="2,4")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--resume-at", type=int)
     parser.add_argument("--cases", default=",".join(case.name for case in CASES))
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    cases = options.cases.split(",")
-    one = run(1, cases, options.steps)[0]
-    rows = []
-    for world in map(int, options.processes.split(",")):
-        ranks = run(world, cases, options.steps, options.resume_at)
-        for name in cases:
-            for other in ranks[1:]:
-                assert other[name]["records"] == ranks[0][name]["records"], f"{name}: processes differ"
-            kappas = sum("kappa" in record for record in ranks[0][name]["records"])
-            rows.append(
-                {"processes": world, "case": name, "kappas": kappas, "gathered": ranks[0][name]["most_gathered"],
-                 **difference(one[name], ranks[0][name])}
-            )  # fmt: skip
-            assert all(math.isfinite(loss) for loss in one[name]["losses"])
-    if options.json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        figures = "  ".join(f"{kind} {row[kind]:.1e}" for kind in ("loss", "kappa", "lr", "rest"))
-        print(f"{row['processes']} processes, {row['case']:26s} {row['kappas']:3d} kappas  {figures}  "
-              f"gathered {row['gathered']:.2f}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        for world in (1, *map(int, options.processes.split(","))):
+            script = ["_fsdp_loop", folder, options.cases, str(options.steps)]
+            done = fork_group({"processes": world, "script": script, "deadline": math.inf}, lambda _: None)
+            if any(done["statuses"]):
+                sys.exit("\n".join(done["printed"]))
+            for row in rows(Path(folder), world) if world > 1 else ():
+                figures = "  ".join(f"{kind} {row[kind]:.1e}" for kind in ("loss", "kappa", "lr", "rest"))
+                print(f"{world} processes  {row['case']:26s} {row['kappas']:3d} kappas  {figures}  "
+                      f"same on all: {row['same']}  gathered at most {row['gathered']:.2f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    harness()

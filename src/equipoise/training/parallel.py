@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 
+from peft import PeftModel, get_peft_model_state_dict
 from transformers import Trainer
 
 from equipoise.errors import PartitionError
-from equipoise.modules.shards import is_divided
+from equipoise.modules.shards import is_divided, local
 from equipoise.recipe import Coordination
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ def check(trainer: Trainer, coordination: Coordination) -> None:
     """Refuse what these settings cannot be followed in, before anything is trained; say what accelerate leaves out.
 
     Raises:
-        PartitionError: FSDP 1; a schedule that acts or measures under DeepSpeed; one that measures where several
-            processes share a batch.
+        PartitionError: FSDP 1; checkpoints that would lack what learns; a schedule that acts or measures under
+            DeepSpeed; one that measures where several processes share a batch.
     """
     state, parallel = trainer.accelerator.state, trainer.accelerator.parallelism_config
     measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
@@ -43,6 +44,8 @@ def check(trainer: Trainer, coordination: Coordination) -> None:
             f"found FSDP version {state.fsdp_plugin.fsdp_version}, whose flat parameters belong to no module; set "
             "fsdp_version: 2"
         )
+    if trainer.is_fsdp_enabled and trainer.args.save_strategy != "no":
+        _require_saved(trainer)
     if trainer.is_deepspeed_enabled and (measures or coordination.schedule != "constant"):
         raise PartitionError(
             f"found schedule {coordination.schedule}, measure {str(coordination.measure).lower()} under DeepSpeed, "
@@ -54,6 +57,20 @@ def check(trainer: Trainer, coordination: Coordination) -> None:
             f"found {parallel.non_data_parallel_size} processes to a batch (tensor, context or sequence parallelism); "
             "drifts are measured over processes that each have batches of their own"
         )
+
+
+def _require_saved(trainer: Trainer) -> None:
+    """Refuse checkpoints that lack what learns: of a peft model accelerate's sharded ones hold the adapter alone."""
+    model, kind = trainer.model, str(trainer.accelerator.state.fsdp_plugin.state_dict_type).rpartition(".")[2]
+    if not isinstance(model, PeftModel) or kind == "FULL_STATE_DICT":
+        return
+    saved = {value.data_ptr() for value in get_peft_model_state_dict(model).values()}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and local(parameter).data_ptr() not in saved:
+            raise PartitionError(
+                f"found FSDP's state_dict_type {kind}, whose checkpoints hold a peft model's adapter alone: {name} "
+                "learns and would be lost; set state_dict_type: FULL_STATE_DICT, which holds all that learns"
+            )
 
 
 def _wants_fsdp(trainer: Trainer) -> bool:
