@@ -49,7 +49,8 @@ def test_two_processes_make_the_run_of_one(recipe, train: Group, tmp_path: Path)
         done = train(recipe(f"of {count}", count), run.path, processes=count)
         assert not any(done["statuses"]), "\n".join(done["printed"])
         assert done["printed"][0].count("tuned model") == 1
-        assert done["printed"][1:] == [""] * (count - 1)  # the others are silent
+        for text in done["printed"][1:]:  # the others are silent
+            assert not any(words in text for words in ("tuned model", "from step", "trainable"))
     one, two = runs[1].metrics(), runs[2].metrics()
     assert [line.keys() for line in one] == [line.keys() for line in two]
     for name in ("loss", "validation_loss", "kappa", "lr/llm"):
@@ -82,7 +83,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_bit_for_bit
 
 
 def test_a_mistake_ends_all_processes_and_is_said_once(recipe, train: Group, tmp_path: Path, dataset: Path):
-    """Found by the first process alone (its folder), by all (the recipe's model), and by one of them while it trains (a picture)."""
+    """The first process alone finds it (its folder), all do (the recipe), one does while it trains (a picture)."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     other = tmp_path / "data"
@@ -91,7 +92,7 @@ def test_a_mistake_ends_all_processes_and_is_said_once(recipe, train: Group, tmp
     broken.write_bytes(b"no picture")
     cases = [
         (recipe("folder"), tmp_path / "full", "is not empty and holds no run"),
-        (recipe("model", learning_rate={"llm": 0.1}), tmp_path / "model", "module encoder is missing"),
+        (recipe("model", learning_rate={"llm": 0.1}), tmp_path / "model", "module projector is missing"),
         (recipe("image", data=other), tmp_path / "image", str(broken)),
     ]
     for file, folder, expected in cases:
@@ -113,5 +114,5 @@ def test_what_starts_processes_itself_takes_no_launcher(name, monkeypatch: pytes
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == (
-        f"equipoise: found 2 processes; equipoise {name} takes no launcher (torchrun, accelerate): start it by itself\n"
+        f"equipoise: found 2 processes; equipoise {name} takes no launcher (torchrun ...): start it by itself\n"
     )
