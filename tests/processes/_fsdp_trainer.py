@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed
 from torch.distributed.tensor import DTensor
@@ -18,6 +19,7 @@ from transformers import TrainingArguments
 
 import tiny
 from equipoise import BalancedTrainer, Coordination
+from equipoise.errors import Elsewhere, PartitionError
 from processes._pretended import pretend
 
 BATCH, ACCUMULATION, STEPS = 4, 2, 4
@@ -34,6 +36,29 @@ def samples() -> list[dict[str, torch.Tensor]]:
     batch = tiny.llava_batch([1 + number % 4 for number in range(count)], seed=5)
     batch["labels"][::5] = -100
     return [{name: value[row] for name, value in batch.items()} for row in range(count)]
+
+
+def unlike(out: Path, fsdp: dict[str, Any]) -> None:
+    """The second process has no image: all say so instead of waiting for each other."""
+    rows = samples()
+
+    def collate(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        names = [name for name in batch[0] if name != "pixel_values" or os.environ["RANK"] == "0"]
+        return {name: torch.stack([row[name] for row in batch]) for name in names}
+
+    trainer = InOrder(
+        model=tiny.lora_llava(dropout=0.0),
+        args=TrainingArguments(
+            output_dir=str(out / "unlike"), use_cpu=True, max_steps=1, report_to="none", save_strategy="no",
+            remove_unused_columns=False, dataloader_pin_memory=False, disable_tqdm=True, fsdp=True, fsdp_config=fsdp,
+        ),
+        train_dataset=rows,
+        data_collator=collate,
+        coordination=Coordination("constant", measure=False),
+    )  # fmt: skip
+    kind = PartitionError if os.environ["RANK"] == "0" else Elsewhere
+    with pytest.raises(kind, match="process 0 has pixel_values in its micro-batch and process 1 has not"):
+        trainer.train()
 
 
 def main(out: str, resume: str | None = None) -> None:
@@ -70,4 +95,5 @@ def main(out: str, resume: str | None = None) -> None:
     whole = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in parameters.items()}
     torch.save({name: p.detach() for name, p in whole.items()}, f"{out}/rank-{os.environ.get('RANK', '0')}.pt")
     if world > 1:
+        unlike(Path(out), fsdp)
         torch.distributed.destroy_process_group()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import Trainer
 
-from equipoise.errors import PartitionError
+from equipoise.errors import Elsewhere, EquipoiseError, PartitionError
+from equipoise.modules.processes import Processes
 from equipoise.modules.shards import is_divided, local
 from equipoise.recipe import Coordination
 
@@ -22,6 +26,13 @@ def is_plain(trainer: Trainer) -> bool:
     divided = divided or (parallel is not None and parallel.non_data_parallel_size > 1)
     divided = divided or (trainer.model is not None and any(map(is_divided, trainer.model.parameters())))
     return not divided and not trainer.args.torch_compile
+
+
+def is_divided_model(trainer: Trainer) -> bool:
+    """Whether each process holds a part of the weights; once the model is prepared."""
+    plugin = trainer.accelerator.state.deepspeed_plugin if trainer.is_deepspeed_enabled else None
+    assert trainer.model is not None
+    return (plugin is not None and plugin.zero_stage == 3) or any(map(is_divided, trainer.model.parameters()))
 
 
 def check(trainer: Trainer, coordination: Coordination) -> None:
@@ -57,6 +68,35 @@ def check(trainer: Trainer, coordination: Coordination) -> None:
             f"found {parallel.non_data_parallel_size} processes to a batch (tensor, context or sequence parallelism); "
             "drifts are measured over processes that each have batches of their own"
         )
+
+
+def require_alike(inputs: Mapping[str, Any], processes: Processes) -> None:
+    """Refuse micro-batches that lead processes of a divided model through different parts of it: they would wait for
+    each other without end.
+
+    Args:
+        inputs: this process's micro-batch.
+        processes: that train the model; all call this.
+
+    Raises:
+        PartitionError: by the first process; `Elsewhere` by the others.
+    """
+    own = sorted(name for name, value in inputs.items() if isinstance(value, torch.Tensor))
+    everybody = processes.gather([float(ord(letter)) for letter in ",".join(own)])
+    found = [set("".join(chr(int(number)) for number in numbers).split(",")) for numbers in everybody]
+    other = next((number for number, names in enumerate(found) if names != found[0]), None)
+    if other is None:
+        return
+    has, lacks = (0, other) if found[0] - found[other] else (other, 0)
+    error: EquipoiseError = PartitionError(
+        f"process {has} has {', '.join(sorted(found[has] - found[lacks]))} in its micro-batch and process {lacks} has "
+        "not: where FSDP or ZeRO-3 divides weights, all must run the same parts of the model; give each batch an image "
+        "or clip, or leave weights whole (DDP takes such batches)"
+    )
+    if processes.number:
+        error = Elsewhere(str(error))
+    error.agreed = True
+    raise error
 
 
 def _require_saved(trainer: Trainer) -> None:

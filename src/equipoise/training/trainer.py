@@ -74,6 +74,7 @@ class BalanceMixin(Trainer):
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
+        self._divided = False
         self._supervised_logits = supervised_logits
         self._places_agree: bool | None = None
         self._fast_paths = fast_paths
@@ -160,6 +161,7 @@ class BalanceMixin(Trainer):
             )
         assert self.model is not None
         self.coordinator.follow(self.model)
+        self._divided = parallel.is_divided_model(self)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -175,6 +177,8 @@ class BalanceMixin(Trainer):
         assert self.coordinator is not None
         inputs = dict(self._prepare_inputs(inputs))
         ids = inputs.pop(TASK_IDS, None)
+        if self._divided:
+            parallel.require_alike(inputs, self._processes)
         groups = {GROUPS: ids} if ids is not None and ids.dim() == 1 else {}  # by sample
         with self._counted_as_balance():
             self.coordinator.observe({**inputs, **groups})
