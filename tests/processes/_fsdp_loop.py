@@ -26,6 +26,7 @@ import pytest
 import torch
 import torch.distributed
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -63,6 +64,7 @@ class Case:
     model: str = "full"
     optimizer: str = "adamw"
     keeps: bool = False  # reshard_after_forward off everywhere
+    hybrid: bool = False  # of four processes, each two hold the whole model (HSDP)
 
 
 def measuring(schedule: str, estimator: str, **more: Any) -> Coordination:
@@ -74,7 +76,7 @@ CASES = [
     Case("commit sampled lora", measuring("commit", "sampled"), model="lora"),
     Case("commit sampled sgd three", measuring("commit", "sampled", reference="vision_tower"), "three", "sgd"),
     Case("commit lookback kept", measuring("commit", "lookback"), keeps=True),
-    Case("commit servo", measuring("commit", "sampled", controller="servo")),
+    Case("commit servo hybrid", measuring("commit", "sampled", controller="servo"), hybrid=True),
     Case("commit some", measuring("commit", "exact", regulariser_samples=ALL, theory=False), optimizer="sgd"),
     Case("commit-clr exact kept", measuring("commit-clr", "exact"), "three", keeps=True),
     Case("commit-clr lookback sgd", measuring("commit-clr", "lookback"), optimizer="sgd"),
@@ -126,9 +128,11 @@ def loss_sum(model: nn.Module, batch: tiny.Batch) -> torch.Tensor:
     )
 
 
-def divided(model: nn.Module, keeps: bool) -> nn.Module:
+def divided(model: nn.Module, keeps: bool = False, hybrid: bool = False) -> nn.Module:
     """Each layer of tower and LLM a group of its own, the rest the root's."""
-    options = {"reshard_after_forward": not keeps}
+    options: dict[str, Any] = {"reshard_after_forward": not keeps}
+    if hybrid and torch.distributed.get_world_size() == 4:
+        options["mesh"] = init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "parts"))
     for name, module in list(model.named_modules()):
         if name.rpartition(".")[0].endswith(".layers"):
             fully_shard(module, **options)
@@ -159,11 +163,11 @@ def build(case: Case, world: int, steps: int) -> tuple[nn.Module, torch.optim.Op
     make, patterns = MODELS[case.model]
     model = make()
     if world > 1:
-        divided(model, case.keeps)
+        divided(model, case.keeps, case.hybrid)
     division = partition(model, patterns)
     optimizer = OPTIMIZERS[case.optimizer]([p for p in model.parameters() if p.requires_grad])
     processes: Processes = TorchProcesses(torch.device("cpu")) if world > 1 else ALONE
-    coordinator = Coordinator(model, optimizer, case.settings, division, steps, processes=processes)
+    coordinator = Coordinator(model, optimizer, case.settings, division, steps * 3 // 2, processes=processes)
     return model, optimizer, coordinator
 
 
@@ -244,7 +248,7 @@ def fails_cleanly(rank: int, world: int) -> None:
 
 def refuses_foreign(rank: int, world: int) -> None:
     """Divided weights and one process's numbers do not go together, nor another's DTensors."""
-    model = divided(without_dropout(tiny.full_llava()), keeps=False)
+    model = divided(without_dropout(tiny.full_llava()))
     optimizer = OPTIMIZERS["sgd"]([p for p in model.parameters() if p.requires_grad])
     with pytest.raises(PartitionError, match=f"divided over {world} processes, and 1 measure together"):
         Coordinator(model, optimizer, CASES[0].settings, partition(model))

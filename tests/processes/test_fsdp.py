@@ -65,7 +65,7 @@ def test_two_processes_measure_and_act_as_one_and_resume(command: Group, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_every_schedule_and_estimator_in_several_processes(command: Group, tmp_path: Path, world: int):
-    loop(command, tmp_path, [case.name for case in CASES], steps=14, world=world, resume_at="7")
+    loop(command, tmp_path, [case.name for case in CASES], steps=16, world=world, resume_at="8")
 
 
 # ---------------------------------------------------------------------------------------------- accelerate's way
