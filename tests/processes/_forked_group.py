@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ def fork_group(command: dict[str, Any], execute: Callable[[dict[str, Any]], None
 
     A command may also have
     - `cases`: the arguments of `_training.py`, which is run in place of equipoise,
+    - `script`: the name of another module here, and the arguments of its `main`, likewise,
+    - `pretends`: whether accelerate takes this CPU for an accelerator (`_pretended.py`),
+    - `deadline`: seconds after which all are ended,
     - `dies`: [process, step]: SIGKILL at the end of a training step.
     """
     count = command["processes"]
@@ -45,7 +49,7 @@ def fork_group(command: dict[str, Any], execute: Callable[[dict[str, Any]], None
                 os.dup2(file, 2)
                 _be(command, number, execute)
             children.append(child)
-        statuses = _wait(children)
+        statuses = _wait(children, command.get("deadline", DEADLINE))
         return {"statuses": statuses, "printed": [file.read_text(errors="replace") for file in printed]}
 
 
@@ -54,7 +58,12 @@ def _be(command: dict[str, Any], number: int, execute: Callable[[dict[str, Any]]
     try:
         if command.get("dies", [None])[0] == number:
             _die_after(command["dies"][1])
-        if "cases" in command:
+        if command.get("pretends"):
+            import_module("processes._pretended").pretend()
+        if "script" in command:
+            name, *arguments = command["script"]
+            import_module(f"processes.{name}").main(*arguments)
+        elif "cases" in command:
             from processes import _training
 
             _training.main(*command["cases"])
@@ -85,7 +94,7 @@ def _die_after(step: int) -> None:
     BalanceMixin._end_step = ended  # type: ignore[method-assign]
 
 
-def _wait(children: list[int]) -> list[int]:
+def _wait(children: list[int], deadline: float) -> list[int]:
     """The statuses of all; nobody is waited for without end."""
     found: dict[int, int] = {}
     began = time.monotonic()
@@ -99,8 +108,8 @@ def _wait(children: list[int]) -> list[int]:
         now = time.monotonic()
         if failed is None and any(found.values()):
             failed = now
-        if (failed is not None and now - failed > MERCY) or now - began > DEADLINE:
+        if (failed is not None and now - failed > MERCY) or now - began > deadline:
             for child in set(children) - set(found):
-                os.kill(child, signal.SIGTERM if now - began <= DEADLINE else signal.SIGKILL)
+                os.kill(child, signal.SIGTERM if now - began <= deadline else signal.SIGKILL)
         time.sleep(0.02)
     return [found[child] for child in children]

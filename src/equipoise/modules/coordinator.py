@@ -31,6 +31,7 @@ from equipoise.modules.per_sample import PerSampleGradients
 from equipoise.modules.processes import ALONE, Processes, share
 from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
+from equipoise.modules.shards import gathered, require_known, reshard, scattered
 from equipoise.modules.snapshot import Values, snapshot
 from equipoise.modules.tally import Drifts
 from equipoise.modules.undo import LastStep, can_undo
@@ -73,6 +74,7 @@ class Coordinator:
         self.settings = coordination
         self.division = division
         self.processes = processes
+        require_known(model, division.parameters(), processes.count)
         modules = list(division.trainable)
         self.balanced = len(modules) >= 2 and LLM in modules
         if coordination.schedule != "constant":
@@ -99,7 +101,7 @@ class Coordinator:
         self._theory_step: int | None = None
         self._kappa_average: float | None = None
         # theta_{t-1}, for the look-back: kept, or how to get it back from the optimizer's state.
-        self._undoes = self.regularises and division.mostly_trains and can_undo(optimizer)
+        self._undoes = self._can_undo()
         self._previous: Values | None = None
         self._last_step: LastStep | None = None
         self._batches: list[Batch] = []
@@ -131,6 +133,7 @@ class Coordinator:
         """
         record = self._record = {}
         modules = self.division.trainable
+        reshard(self.model)  # a step without a backward leaves weights gathered, which the next would take for its own
         self._finish_recording()
         for name, module in modules.items():
             norm, size = module.grad_norm() / loss_scale, module.norm()
@@ -188,7 +191,27 @@ class Coordinator:
         if self._recorder is not None:
             self._recorder.forget()
 
+    def follow(self, model: nn.Module) -> None:
+        """Go on with the model as it was prepared for training, which may have replaced its parameters.
+
+        Args:
+            model: whose `optimizer` holds the parameters that it has now.
+
+        Raises:
+            PartitionError: a parameter is gone, or divided by something else than FSDP2.
+        """
+        if not self.division.follow(model) and model is self.model:
+            return
+        self.model = model
+        require_known(model, self.division.parameters(), self.processes.count)
+        self._undoes = self._can_undo()
+        if self._recorder is not None:
+            self._record_gradients()
+
     # ------------------------------------------------------------------ inside
+
+    def _can_undo(self) -> bool:
+        return self.regularises and self.division.mostly_trains and can_undo(self.optimizer)
 
     def _record_gradients(self) -> None:
         """Record gradients by sample from now on, where the model allows it."""
@@ -337,7 +360,10 @@ class Coordinator:
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on bit for bit: numbers, and tensors on the CPU."""
+        """Everything that a resumed run needs to go on bit for bit: numbers, and whole tensors.
+
+        Of a model that is divided over processes all must call this; each gets the same.
+        """
         return {
             "step": self.step,
             "estimator": self.estimator,
@@ -349,7 +375,7 @@ class Coordinator:
             "amplification": self.amplification,
             "window": self.window.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "previous": {n: v.cpu() for n, v in self._previous.items()} if self._previous is not None else None,
+            "previous": gathered(self._previous) if self._previous is not None else None,
             "last_step": self._last_step.state_dict() if self._last_step is not None else None,
         }
 
@@ -369,5 +395,4 @@ class Coordinator:
         self._last_step = LastStep(**last_step) if last_step is not None else None
         self._previous = None
         if state["previous"] is not None:
-            devices = {name: parameter.device for name, parameter in self.division.parameters()}
-            self._previous = {name: value.to(devices[name]) for name, value in state["previous"].items()}
+            self._previous = scattered(state["previous"], dict(self.division.parameters()))

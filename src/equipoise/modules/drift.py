@@ -28,6 +28,7 @@ from equipoise.modules.forward import (
 )
 from equipoise.modules.partition import Partition
 from equipoise.modules.processes import ALONE, Processes, add_gradients
+from equipoise.modules.shards import gradients_of
 from equipoise.modules.snapshot import Values, extrapolate, holding
 from equipoise.modules.tally import Drifts, Tally, TheoryTerms
 
@@ -94,7 +95,8 @@ def measure(
     after = extrapolate(everything, before, amplification)
     tally = Tally(modules, theory)
     embeddings = Embeddings(model if theory else nn.Module())
-    with inference(model), holding(everything, before):
+    now = after if amplification == 1.0 else None
+    with inference(model), holding(everything, before, copies=now):
         for batch in batches:
             # A batch that supervises nothing adds nothing; its forwards are made all the same, for processes that
             # share the weights must make equally many.
@@ -103,7 +105,7 @@ def measure(
             tally.see(old.supervised_samples, floor(old.logits_KV.dtype))
             old_KV = old.log_probs_KV
             for name, module in modules.items():
-                with holding(module.trainable, after):
+                with holding(module.trainable, after, copies=before):
                     new = supervised(model, batch)
                 new_KV = new.log_probs_KV
                 divergence_K = kl_divergence(old_KV, new_KV)
@@ -114,7 +116,7 @@ def measure(
                     reverse = kl_divergence(new_KV, old_KV)
                     tally.theory.reversed_by_module[name] += old.sum_of_sample_means(reverse).item()
             if tally.theory is not None:
-                with holding(everything, after):
+                with holding(everything, after, copies=before):
                     new = supervised(model, batch)
                 _add_joint_terms(tally.theory, old, old_KV, new.log_probs_KV)
                 norms = embeddings.norms(batch)
@@ -177,10 +179,8 @@ def look_back(
             tally.sums[name] += drift.item()
             if not with_gradients:
                 continue
-            found = torch.autograd.grad(
-                drift, list(module.trainable.values()), retain_graph=index + 1 < len(modules), allow_unused=True
-            )
-            _accumulate(gradients[name], dict(zip(module.trainable, found, strict=True)))
+            found = gradients_of(drift, module.trainable, division.parameters(), model, index + 1 < len(modules))
+            _accumulate(gradients[name], found)
         del current, current_KV, drift
     tally = tally.over(processes)
     if with_gradients:

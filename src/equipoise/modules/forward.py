@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from equipoise.modules import shards
 from equipoise.modules.partition import base_model, find_decoder
 
 IGNORED = -100
@@ -74,12 +75,19 @@ def supervised(model: nn.Module, inputs: Mapping[str, Any]) -> Supervised:
     mask_BT = targets_BT != IGNORED
     positions = mask_BT.any(dim=0).nonzero().squeeze(-1)
     arguments = {name: value for name, value in inputs.items() if name not in ("labels", GROUPS)}
-    if _keeps_logits(model):
-        logits_BTV = model(**arguments, use_cache=False, logits_to_keep=positions).logits
+    keeps = _keeps_logits(model)
+    if keeps:
+        arguments.update(use_cache=False, logits_to_keep=positions)
         targets_BT, mask_BT = targets_BT[:, positions], mask_BT[:, positions]
-    else:
+    shards.reshard(model)  # what it gathered of other values must not be used again
+    try:
+        logits_BTV = model(**arguments).logits
+    except BaseException:
+        shards.recover(model)
+        raise
+    if not keeps:
         # A model that widens the sequence in front (a prefix of image tokens) has its last T positions for the text.
-        logits_BTV = model(**arguments).logits[:, -labels_BT.shape[1] :]
+        logits_BTV = logits_BTV[:, -labels_BT.shape[1] :]
     logits_KV = logits_BTV[mask_BT]
     return Supervised(
         logits_KV=logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float(),
@@ -152,6 +160,7 @@ def inference(model: nn.Module) -> Iterator[None]:
             model.eval()
             yield
         finally:
+            shards.reshard(model)
             for module, flag in flags.items():
                 module.training = flag
 

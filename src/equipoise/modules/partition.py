@@ -18,10 +18,13 @@ import torch
 from torch import nn
 
 from equipoise.errors import PartitionError
+from equipoise.modules.shards import is_divided, square_sum
 
 LLM = "llm"
 ENCODER = "encoder"
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|base_model\.model\.)+")
+#: What activation checkpointing and compilation put into names, anywhere.
+_INNER_WRAPPERS = re.compile(r"_checkpoint_wrapped_module\.|_orig_mod\.")
 
 
 @dataclass
@@ -74,6 +77,26 @@ class Partition:
         """Every trainable parameter with its name, module by module."""
         for module in self.modules.values():
             yield from module.trainable.items()
+
+    def follow(self, model: nn.Module) -> bool:
+        """Take the model's parameters anew, by name: whoever divides a model over processes replaces them.
+
+        Returns:
+            Whether any were replaced.
+
+        Raises:
+            PartitionError: one of a known name is gone.
+        """
+        replaced = False
+        now = {_INNER_WRAPPERS.sub("", name): parameter for name, parameter in model.named_parameters()}
+        for module in self.modules.values():
+            for name in module.trainable:
+                plain = _INNER_WRAPPERS.sub("", name)
+                if plain not in now:
+                    raise PartitionError(f"parameter {name} of module {module.name} is gone from the prepared model")
+                replaced = replaced or now[plain] is not module.trainable[name]
+                module.trainable[name] = now[plain]
+        return replaced
 
     def require_balance(self, purpose: str) -> None:
         """Refuse a model in which there is nothing to balance.
@@ -215,11 +238,15 @@ def find_decoder(model: nn.Module) -> nn.Module | None:
 
 
 def norm_of(tensors: Iterable[torch.Tensor]) -> float:
-    """Of all numbers together; in float32 at least."""
+    """Of all numbers together; in float32 at least. Of divided tensors the whole, and every process calls this."""
     of_type: dict[torch.dtype, list[torch.Tensor]] = {}
+    divided = []
     for tensor in tensors:
-        of_type.setdefault(tensor.dtype, []).append(tensor)
-    norms = []
+        if is_divided(tensor):
+            divided.append(tensor)
+        else:
+            of_type.setdefault(tensor.dtype, []).append(tensor)
+    norms = [math.sqrt(square_sum(divided))] if divided else []
     for dtype, group in of_type.items():
         own = torch._foreach_norm(group, 2.0, torch.float64 if dtype == torch.float64 else torch.float32)
         norms.append(torch.stack(own).norm().item())

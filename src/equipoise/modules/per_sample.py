@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from equipoise.modules.forward import GROUPS, IGNORED, RandomState, batch_norms, replaying
 from equipoise.modules.partition import LLM, Partition, base_model, find_decoder
 from equipoise.modules.processes import ALONE, Processes
+from equipoise.modules.shards import is_divided
 from equipoise.modules.snapshot import Values
 
 Batch = dict[str, Any]
@@ -97,6 +98,8 @@ class PerSampleGradients:
 
     def _obstacle(self, division: Partition, weights: Mapping[str, nn.Parameter]) -> str | None:
         """What in the model rules per-sample gradients out."""
+        if any(map(is_divided, self.model.parameters())):
+            return "the model's weights are divided over processes"
         if self.decoder is None or self.head is None:
             return "the model has no decoder or no output head that transformers knows"
         other = [name for name in weights if name not in self.linears]

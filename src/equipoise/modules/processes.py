@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from equipoise.modules.shards import is_divided
 from equipoise.modules.snapshot import Values
 
 
@@ -62,14 +63,22 @@ def share(processes: Processes, count: int) -> int:
 def add_gradients(processes: Processes, gradients: Values, parameters: Mapping[str, nn.Parameter]) -> Values:
     """The sums over processes of gradients by name, of those parameters that any process has one for.
 
+    Those of divided parameters are such sums already (`shards.gradients_of`).
+
     Args:
         gradients: this process's; may be changed.
         parameters: all that could have one.
     """
-    if processes.count == 1:
+    divided = {name: value for name, value in gradients.items() if is_divided(parameters[name])}
+    whole = {
+        name: gradients[name] if name in gradients else torch.zeros_like(parameter)
+        for name, parameter in parameters.items()
+        if not is_divided(parameter)
+    }
+    if processes.count == 1 or not whole:
         return gradients
-    whole = {name: gradients[name] if name in gradients else torch.zeros_like(p) for name, p in parameters.items()}
     example = next(iter(whole.values()))
     owners = torch.tensor([name in gradients for name in whole], dtype=example.dtype, device=example.device)
     processes.add_up([*(value.detach() for value in whole.values()), owners])
-    return {name: value for (name, value), count in zip(whole.items(), owners.tolist(), strict=True) if count}
+    summed = {name: value for (name, value), count in zip(whole.items(), owners.tolist(), strict=True) if count}
+    return {**divided, **summed}

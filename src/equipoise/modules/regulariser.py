@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from equipoise.modules.partition import Partition, norm_of
+from equipoise.modules.shards import local
 from equipoise.modules.snapshot import Values
 
 
@@ -51,7 +52,7 @@ def apply_regulariser(
         if cap is not None and norms[name] > 0:
             scale = min(loss_scale, cap * loss_norm / norms[name])
         pairs = [(module.trainable[of].grad, gradient) for of, gradient in gradients.items()]
-        known = [(grad, gradient.to(grad.dtype)) for grad, gradient in pairs if grad is not None]
+        known = [(local(grad), local(gradient).to(grad.dtype)) for grad, gradient in pairs if grad is not None]
         if known:
             torch._foreach_add_(*map(list, zip(*known, strict=True)), alpha=-weight * scale)
     return norms

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from equipoise.modules.shards import elementwise
 from equipoise.modules.snapshot import Values
 
 #: Types whose step is AdamW's; subclasses may do more.
@@ -79,11 +81,20 @@ class LastStep:
                 continue
             (group, rate), state = of[id(parameter)], optimizer.state[parameter]
             (beta1, beta2), count = group["betas"], float(state["step"])
-            denominator = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt_().add_(group["eps"])
-            moved = torch.addcdiv(now, state["exp_avg"], denominator, value=rate / (1 - beta1**count))
-            values[name] = moved.div_(1 - rate * group["weight_decay"])
+            undo = partial(
+                _undone, bias=1 - beta2**count, eps=group["eps"], rate=rate / (1 - beta1**count),
+                decay=1 - rate * group["weight_decay"],
+            )  # fmt: skip
+            values[name] = elementwise(undo, now, state["exp_avg"], state["exp_avg_sq"])
         return values
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data, from which `LastStep(**...)` is the same again."""
         return {"rates": list(self.rates), "still": list(self.still)}
+
+
+def _undone(
+    now: torch.Tensor, mean: torch.Tensor, square: torch.Tensor, bias: float, eps: float, rate: float, decay: float
+) -> torch.Tensor:
+    denominator = (square / bias).sqrt_().add_(eps)
+    return torch.addcdiv(now, mean, denominator, value=rate).div_(decay)

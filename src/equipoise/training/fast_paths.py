@@ -14,6 +14,7 @@ from equipoise.models.feature_cache import caching
 from equipoise.models.feature_store import FeatureCache
 from equipoise.training.fused_lora import fused_lora
 from equipoise.training.onednn_linear import onednn_linears
+from equipoise.training.parallel import is_plain
 
 #: On a CPU a batch of images takes as long as they take one by one; elsewhere it does not, and a user must want it.
 CPU_MEGABYTES = 256
@@ -56,17 +57,9 @@ def fast_paths(
         feature_folder: where features are also kept, without bound; wanting it is wanting the cache.
         fused_lora, onednn: whether these are wanted.
     """
-    if not _is_plain(trainer):
+    if not is_plain(trainer):  # divided weights are gathered in every forward, by all processes alike
         return FastPaths()
     if feature_cache is None:
         feature_cache = CPU_MEGABYTES if trainer.args.device.type == "cpu" else 0
     caches = feature_cache > 0 or feature_folder is not None
     return FastPaths(FeatureCache(feature_cache, feature_folder) if caches else None, fused_lora, onednn)
-
-
-def _is_plain(trainer: Trainer) -> bool:
-    """Divided weights are gathered in every forward, by all processes alike; a compiled forward is not looked into."""
-    parallel = trainer.accelerator.parallelism_config
-    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or trainer.args.n_gpu > 1
-    divided = divided or (parallel is not None and parallel.non_data_parallel_size > 1)
-    return not divided and not trainer.args.torch_compile

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from equipoise.recipe import Data, Recipe
 from equipoise.training.processes import agreed, from_first, join, noticing_ends, started
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
+from equipoise.training.saved_model import save_model, whole_model
 from equipoise.training.task_weighting import TaskCollator, build
 from equipoise.training.trainer import BalancedTrainer
 
@@ -115,12 +114,13 @@ def train(
         finally:
             report.close()
     tuned, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    tuned = whole_model(tuned, trainer.division, first, partial(load_to_train, recipe))
     assert isinstance(processor, ProcessorMixin)
     with agreed(state):
         if first:
-            _save_model(run.model, tuned, processor)
+            save_model(run.model, tuned, processor)
             if recipe.model.lora is not None and recipe.model.lora.merge:
-                _save_model(run.merged, merged(tuned), processor)
+                save_model(run.merged, merged(tuned), processor)
             write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
 
@@ -403,13 +403,3 @@ def _check_folder(run: RunDirectory, recipe: Recipe, resume: bool, processes: in
 def _steps(samples: int, recipe: Recipe) -> int:
     per_step = recipe.train.batch_size * recipe.train.gradient_accumulation * started()
     return max(1, round(recipe.train.epochs * samples / per_step))
-
-
-def _save_model(target: Path, model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> None:
-    """Save a model and its processor, whole or not at all."""
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        folder = Path(scratch) / target.name
-        model.save_pretrained(str(folder))
-        processor.save_pretrained(folder)
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(folder, target)

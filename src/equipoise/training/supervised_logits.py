@@ -22,6 +22,7 @@ from transformers import Trainer
 from equipoise.errors import RecipeError
 from equipoise.modules.forward import IGNORED, RandomState, replaying
 from equipoise.modules.partition import base_model
+from equipoise.modules.shards import recover
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ def agree(
     try:
         cut = loss(places.labels, places.kept(head_of(model)))
     except Exception as error:  # whatever a model's own code does with labels that are not laid out as its inputs are
+        recover(model)
         if not decides:
             return None
         logger.warning("supervised_logits: off, this model cannot do with fewer logits (%s)", error)

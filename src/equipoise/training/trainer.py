@@ -24,7 +24,9 @@ from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import Partition, partition, split_param_groups
 from equipoise.modules.processes import ALONE, Processes
+from equipoise.modules.shards import is_divided
 from equipoise.recipe import Coordination, TaskWeighting
+from equipoise.training import parallel
 from equipoise.training.fast_paths import FastPaths, fast_paths
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.processes import TorchProcesses
@@ -63,13 +65,7 @@ class BalanceMixin(Trainer):
         supervised_logits: bool,
         fast_paths: FastPaths,
     ) -> None:
-        measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
-        parallel = self.accelerator.parallelism_config
-        if measures and parallel is not None and parallel.non_data_parallel_size > 1:
-            raise PartitionError(
-                f"found {parallel.non_data_parallel_size} processes to a batch (tensor, context or sequence "
-                "parallelism); drifts are measured over processes that each have batches of their own"
-            )
+        parallel.check(self, coordination)
         if coordination.amplification is None and (self.args.bf16 or self.args.fp16):
             coordination = replace(coordination, amplification=8.0)
         for note in coordination.warnings() if self.is_world_process_zero() else ():
@@ -78,6 +74,7 @@ class BalanceMixin(Trainer):
         self.coordination = coordination
         self.division = partition(self.model, modules, family_of(self.model).paths(self.model))
         self.coordinator = None
+        self._divided = False
         self._supervised_logits = supervised_logits
         self._places_agree: bool | None = None
         self._fast_paths = fast_paths
@@ -151,6 +148,21 @@ class BalanceMixin(Trainer):
                 self._tasks = TaskBalance(self._task_settings, self._task_names, steps)
         return optimizer
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; whatever wrapped or divided the model, its parameters are followed."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._follow_model()
+        return prepared
+
+    def _follow_model(self) -> None:
+        if self.coordinator is None:
+            raise PartitionError(
+                "the optimizer is not of the Trainer's making: leave `optimizer` out of the DeepSpeed configuration"
+            )
+        assert self.model is not None
+        self.coordinator.follow(self.model)
+        self._divided = parallel.is_divided_model(self)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | int | None]:
@@ -165,6 +177,8 @@ class BalanceMixin(Trainer):
         assert self.coordinator is not None
         inputs = dict(self._prepare_inputs(inputs))
         ids = inputs.pop(TASK_IDS, None)
+        if self._divided:
+            parallel.require_alike(inputs, self._processes)
         groups = {GROUPS: ids} if ids is not None and ids.dim() == 1 else {}  # by sample
         with self._counted_as_balance():
             self.coordinator.observe({**inputs, **groups})
@@ -195,7 +209,8 @@ class BalanceMixin(Trainer):
             result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
         if torch.is_grad_enabled() and not loss.requires_grad:
-            loss = loss + 0.0 * next(self.division.parameters())[1].sum()
+            learning: Any = next(self.division.parameters())[1]
+            loss = loss + 0.0 * (learning.to_local() if is_divided(learning) else learning).sum()
         return (loss, *outputs) if return_outputs else loss
 
     def _keeps_places(self, model: Any, inputs: Mapping[str, Any]) -> bool:
@@ -264,6 +279,7 @@ class BalanceMixin(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.coordinator is not None:
+            self._follow_model()
             file = Path(checkpoint) / STATE_FILE
             if file.is_file():
                 state = torch.load(file, weights_only=True)

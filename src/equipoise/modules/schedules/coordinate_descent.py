@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+from torch import nn
 
-from equipoise.modules.partition import ModuleParameters
+from equipoise.modules.partition import ModuleParameters, norm_of
 from equipoise.modules.schedules.base import Schedule
+from equipoise.modules.shards import gathered, scattered
 from equipoise.modules.snapshot import Values, snapshot
 
 
@@ -62,13 +64,15 @@ class CoordinateDescent(Schedule):
         self._switched = True
         self._window_start = {}
 
-    def _relative_change(self, learning: Mapping[str, torch.Tensor]) -> float:
-        moved = torch.stack([(p.detach() - self._window_start[n]).float().norm() for n, p in learning.items()]).norm()
-        size = torch.stack([value.float().norm() for value in self._window_start.values()]).norm()
-        return (moved / size).item() if size > 0 else float("inf")
+    def _relative_change(self, learning: Mapping[str, nn.Parameter]) -> float:
+        start = scattered(self._window_start, learning)
+        # One after the other: a copy of all that learns might be a copy of the model.
+        moved = math.hypot(*(norm_of([p.detach() - start[n]]) for n, p in learning.items()))
+        size = norm_of(start.values())
+        return moved / size if size > 0 else math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step, "switched": self._switched, "window_start": self._window_start}
+        return {"step": self._step, "switched": self._switched, "window_start": gathered(self._window_start)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._step, self._switched = state["step"], state["switched"]
