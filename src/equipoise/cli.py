@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
 from equipoise.cli_watch import diagnose, watch
+from equipoise.disk import trouble
 from equipoise.errors import DataError, EquipoiseError, RecipeError
 from equipoise.options import (
     Cpus,
@@ -35,6 +37,7 @@ from equipoise.options import (
 from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
+from equipoise.stopping import Stopped, stoppable
 
 app = typer.Typer(
     help="Balance multimodal instruction tuning: measure and correct how fast the modules of a model learn.",
@@ -65,6 +68,7 @@ BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
 
 
 @app.command()
+@stoppable()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs and the report go.")] = Path("runs/demo"),
     methods: Annotated[str, typer.Option(help="Schedules to compare, by commas.")] = "constant,commit-clr,commit",
@@ -85,6 +89,7 @@ def demo(
 
 
 @app.command()
+@stoppable()
 def train(
     recipe: RecipeFile, overrides: Overrides = None, out: Out = None, resume: Resume = False, seed: Seed = None
 ) -> None:
@@ -97,6 +102,7 @@ def train(
 
 
 @app.command()
+@stoppable()
 def evaluate(
     run: RunFolder,
     split: Annotated[Literal["validation", "test"], typer.Option(help="Which part to answer.")] = "test",
@@ -118,6 +124,7 @@ def evaluate(
 
 
 @app.command()
+@stoppable()
 def balance(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -351,6 +358,13 @@ def _complain(line: str) -> None:
     print(f"equipoise: {printable(line)}", file=sys.stderr)  # names come from files
 
 
+def _go_on() -> str:
+    """The command that goes on with what this one was stopped in."""
+    arguments = sys.argv[1:]
+    resumes = arguments[0] in ("train", "diagnose") and "--resume" not in arguments
+    return shlex.join(["equipoise", *arguments, *(["--resume"] if resumes else [])])
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and status 2."""
     quieten()
@@ -359,12 +373,22 @@ def main() -> None:
     except EquipoiseError as error:
         _complain(str(error))
         sys.exit(2)
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            _complain(f"{stopped}; it goes on with: {_go_on()}")
+        sys.exit(0)
     except KeyboardInterrupt:
         print(
             "equipoise: interrupted; train --resume goes on from the newest checkpoint, other commands by themselves",
             file=sys.stderr,
         )
         sys.exit(130)
+    except Exception as error:
+        line = trouble(error)
+        if line is None:
+            raise
+        _complain(line)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -23,3 +23,7 @@ class AssetError(EquipoiseError):
 
 class RunError(EquipoiseError):
     """A run directory that cannot be used as asked."""
+
+
+class DiskError(EquipoiseError):
+    """A disk that is full, or that may not be written."""

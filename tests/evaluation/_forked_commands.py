@@ -6,7 +6,11 @@ usage: _forked_commands.py, which reads a line of JSON from its input for each c
 A command has `arguments` and may have
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
-- `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write.
+- `signal`: [[seconds, number], ...]: signals from outside, each so long after the one before it,
+- `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write,
+- `full`: the error of a full disk where a file grows beyond so many bytes,
+- `user`: whose rights it has, by number,
+- `environment`: variables over this process's.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import tempfile
+import time
 from typing import Any
 
 import torch
@@ -66,12 +72,18 @@ def die_at(event: str, part: str, count: int) -> None:
 
 def execute(command: dict[str, Any]) -> None:
     """Be `equipoise ARGUMENTS...`."""
+    os.environ.update(command.get("environment") or {})
     if command.get("log"):
         record(command["log"])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if command.get("limit"):
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (command["limit"], command["limit"]))
+    for limit in filter(None, (command.get("limit"), command.get("full"))):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if command.get("user"):
+        os.setgroups([])
+        os.setgid(command["user"])
+        os.setuid(command["user"])
     if command.get("kill"):
         die_at(*command["kill"])
     sys.argv = ["equipoise", *command["arguments"]]
@@ -79,7 +91,8 @@ def execute(command: dict[str, Any]) -> None:
 
 
 def fork(command: dict[str, Any]) -> dict[str, Any]:
-    """Execute a command in a fork; its status (negative: the signal) and what it printed."""
+    """Execute a command in a fork; its status (negative: the signal), what it printed, and how long it took."""
+    began = time.monotonic()
     with tempfile.TemporaryFile() as printed:
         child = os.fork()
         if child == 0:
@@ -95,9 +108,27 @@ def fork(command: dict[str, Any]) -> dict[str, Any]:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
+        interrupt(child, command.get("signal") or [])
         _, status = os.waitpid(child, 0)
         printed.seek(0)
-        return {"status": os.waitstatus_to_exitcode(status), "printed": printed.read().decode(errors="replace")}
+        return {
+            "status": os.waitstatus_to_exitcode(status),
+            "printed": printed.read().decode(errors="replace"),
+            "seconds": time.monotonic() - began,
+        }
+
+
+def interrupt(child: int, signals: list[tuple[float, int]]) -> None:
+    """Send signals to a process as long as it runs."""
+    if not signals:
+        return
+    handle = os.pidfd_open(child)
+    for seconds, number in signals:
+        ended, _, _ = select.select([handle], [], [], seconds)
+        if ended:
+            break
+        os.kill(child, number)  # it has not been waited for, so its number is its own
+    os.close(handle)
 
 
 def main(*arguments: str) -> None:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,20 @@ import equipoise
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
+from equipoise.disk import told
 from equipoise.errors import DataError, RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
+from equipoise.locks import lock
 from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
 from equipoise.recipe import Data, Recipe
+from equipoise.stopping import check
+from equipoise.training.durable import DurableTrainer
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 from equipoise.training.task_weighting import TaskCollator, build
-from equipoise.training.trainer import BalancedTrainer
 
 # What `train.arguments` may not set: it stands elsewhere in the recipe, or the run directory depends on it.
 OURS = frozenset(
@@ -68,19 +72,27 @@ def train(
         The finished run.
 
     Raises:
-        RunError: the folder holds a run and `resume` is off, or holds another recipe's run.
+        RunError: the folder holds a run and `resume` is off, or holds another recipe's run, or another process is at
+            work in it.
+        DiskError: it cannot be written.
         RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
             "equipoise train runs in one process so far; for several, use BalancedTrainer in your own script"
         )
+    check()
     run = RunDirectory(folder)
+    with told(folder), nullcontext() if run.done else lock(folder):
+        return _train(run, recipe, console, resume, name)
+
+
+def _train(run: RunDirectory, recipe: Recipe, console: Console, resume: bool, name: str | None) -> RunDirectory:
     _check_folder(run, recipe, resume)
-    run.sweep()
     if run.done:
-        console.print(f"{folder}: already finished")
+        console.print(f"{run.path}: already finished")
         return run
+    run.sweep()
     samples = read_mixture(recipe, "train", console.print)
     validation = read_mixture(recipe, "validation", console.print) if recipe.train.eval_steps is not None else None
     preflight(recipe)
@@ -99,7 +111,7 @@ def train(
     write_json(run.path / "modules.json", rows)
     print_modules(rows, console)
 
-    checkpoint = run.newest_checkpoint() if resume else None
+    checkpoint = run.newest_checkpoint(console.print) if resume else None
     if checkpoint is not None and run.is_last(checkpoint):
         # Killed between its last checkpoint and its end. Trainer asks whether to stop only after one more step.
         run.rewind(run.step_of(checkpoint))
@@ -134,8 +146,8 @@ def load_to_train(recipe: Recipe) -> PreTrainedModel | PeftModel:
     return model
 
 
-class RunTrainer(BalancedTrainer):
-    """A BalancedTrainer whose validation loss is the one that `equipoise evaluate` reports.
+class RunTrainer(DurableTrainer):
+    """A Trainer whose validation loss is the one that `equipoise evaluate` reports.
 
     Trainer's own is a mean of batch means, and its evaluation draws from the generator that dropout draws from.
     """
