@@ -6,7 +6,7 @@ usage: _forked_commands.py, which reads a line of JSON from its input for each c
 A command has `arguments` and may have
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
-- `signal`: [[seconds, number], ...]: signals from outside, each so long after the one before it,
+- `signal`: [seconds, number]: a signal from outside, once it has had so much of the processor's time,
 - `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write,
 - `full`: the error of a full disk where a file grows beyond so many bytes,
 - `user`: whose rights it has, by number,
@@ -91,8 +91,7 @@ def execute(command: dict[str, Any]) -> None:
 
 
 def fork(command: dict[str, Any]) -> dict[str, Any]:
-    """Execute a command in a fork; its status (negative: the signal), what it printed, and how long it took."""
-    began = time.monotonic()
+    """Execute a command in a fork; its status (negative: the signal), what it printed, and the seconds it used."""
     with tempfile.TemporaryFile() as printed:
         child = os.fork()
         if child == 0:
@@ -108,25 +107,25 @@ def fork(command: dict[str, Any]) -> dict[str, Any]:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
-        interrupt(child, command.get("signal") or [])
-        _, status = os.waitpid(child, 0)
+        if command.get("signal"):
+            interrupt(child, *command["signal"])
+        _, status, used = os.wait4(child, 0)
         printed.seek(0)
         return {
             "status": os.waitstatus_to_exitcode(status),
             "printed": printed.read().decode(errors="replace"),
-            "seconds": time.monotonic() - began,
+            "seconds": used.ru_utime + used.ru_stime,
         }
 
 
-def interrupt(child: int, signals: list[tuple[float, int]]) -> None:
-    """Send signals to a process as long as it runs."""
-    if not signals:
-        return
-    handle = os.pidfd_open(child)
-    for seconds, number in signals:
-        ended, _, _ = select.select([handle], [], [], seconds)
+def interrupt(child: int, seconds: float, number: int) -> None:
+    """Send a signal to a process that still runs when it has had so much of the processor's time."""
+    handle, clock = os.pidfd_open(child), (~child << 3) | 2  # Linux's number for a process's clock
+    while (left := seconds - time.clock_gettime(clock)) > 0:
+        ended, _, _ = select.select([handle], [], [], max(left, 0.001))
         if ended:
             break
+    else:
         os.kill(child, number)  # it has not been waited for, so its number is its own
     os.close(handle)
 

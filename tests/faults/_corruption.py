@@ -45,7 +45,8 @@ def prepare(command: Command, start: Start, folder: Path, name: str = "checkpoin
     checkpoint = RunDirectory(run).newest_checkpoint()
     assert checkpoint is not None
     assert checkpoint.name == name
-    return run, sorted(path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file())
+    files = (path for path in checkpoint.rglob("*") if path.is_file() and path.stat().st_size)
+    return run, sorted(path.relative_to(checkpoint).as_posix() for path in files)
 
 
 def corrupt(command: Command, start: Start, folder: Path, count: int, chance: random.Random) -> Tally:

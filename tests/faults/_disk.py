@@ -1,4 +1,4 @@
-"""A disk that is full, or that may not be written: one line, a status that is not 0, and the way on once it is mended."""
+"""A disk that is full, or that may not be written: one line, status 2, and the way on once it is mended."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def close(command: Command, start: Start, folder: Path, count: int, chance: rand
             run.mkdir(exist_ok=True)
             environment = {"EQUIPOISE_INDEX": str(place / "index"), "COLUMNS": "400"}
             ended = start(
-                *command.line(run), environment=environment, signal=[[chance.uniform(0, command.life), signal.SIGKILL]]
+                *command.line(run), environment=environment, signal=[chance.uniform(0, command.life), signal.SIGKILL]
             )
             if ended["status"] == 0:
                 continue

@@ -1,4 +1,4 @@
-"""Signals at random instants of a command's life, several to a run; then what is left is held against an undisturbed run."""
+"""Signals at random instants of a command's life, several to a run; what is left must be as if there had been none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def kill(command: Command, start: Start, folder: Path, count: int, chance: rando
                 options = {"environment": {"EQUIPOISE_INDEX": str(place / "index")}}
                 ended = start(
                     *command.line(run, resume=number > 0),
-                    signal=[[chance.uniform(0, command.life), signal.SIGKILL]], **options,
+                    signal=[chance.uniform(0, command.life), signal.SIGKILL], **options,
                 )  # fmt: skip
                 if ended["status"] != -signal.SIGKILL:
                     if ended["status"] != 0:
@@ -74,7 +74,7 @@ def terminate(command: Command, start: Start, folder: Path, count: int, chance: 
             options = {"environment": {"EQUIPOISE_INDEX": str(place / "index"), "COLUMNS": "400"}}
             for number in range(min(SERIES, count - tally.signals)):
                 began = time.time()
-                ended = start(*line, signal=[[chance.uniform(0, command.life), signal.SIGTERM]], **options)
+                ended = start(*line, signal=[chance.uniform(0, command.life), signal.SIGTERM], **options)
                 said = GOES_ON.search(ended["printed"])
                 if ended["status"] == -signal.SIGTERM:  # it came before the command had begun
                     tally.signals += 1

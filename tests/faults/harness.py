@@ -6,15 +6,15 @@
 
 | kind | what happens | what must follow |
 | --- | --- | --- |
-| `kill` | SIGKILL at a random instant of the command's life, up to six times a run | the same bytes |
-| `terminate` | SIGTERM likewise | status 0 and a line with the command that goes on, which is then run; the same bytes |
+| `kill` | SIGKILL at a random instant of the command's life, up to six times a run | the same bytes in the end |
+| `terminate` | SIGTERM likewise | status 0, and the command that goes on in a line; that is run: the same bytes |
 | `full` | a tmpfs of a random size | status 2 and one line; with room, the same bytes |
-| `closed` | a killed run's folder is read-only, or somebody else's | status 2 and one line; the same bytes afterwards |
-| `corrupt` | each file of the newest checkpoint flipped, cut short, deleted | it is passed over in a line; the same bytes |
+| `closed` | a killed run's folder is read-only, or somebody else's | status 2 and one line; later the same bytes |
+| `corrupt` | each file of the newest checkpoint flipped, cut, deleted | it is passed over in a line; the same bytes |
 
-Each command runs as a fork of one process that has imported everything, on a tiny random model, on one thread. The
-same bytes: of every file that the run leaves, but those that hold times. It ends with a table, and with status 1 where
-anything went otherwise.
+Each command runs as a fork of one process that has imported everything, on a tiny random model, on one thread. Instants
+are of its processor time, so that a busy machine moves none. The same bytes: of every file that the run leaves, but
+those that hold times. It ends with a table, and with status 1 where anything went otherwise.
 """
 
 from __future__ import annotations

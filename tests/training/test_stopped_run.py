@@ -1,4 +1,4 @@
-"""SIGTERM while a model trains: the step is finished, a checkpoint of it written, and `--resume` makes the same run of it."""
+"""SIGTERM while a model trains: its step is finished and has a checkpoint, and `--resume` makes the same run of it."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_a_step_in_hand_is_finished_and_kept(
 ) -> None:
     recipe, run = make_recipe({"schedule": "commit"}), RunDirectory(tmp_path / "run")
     term_in(5)  # two micro-batches a step: in the middle of the third
-    with pytest.raises(Stopped, match=rf"^stopped after step 3 of {STEPS}, of which there is a checkpoint in .*run$"):
-        with stoppable():
-            train(recipe, run.path, silent())
+    stopped = rf"^stopped after step 3 of {STEPS}, of which there is a checkpoint in .*run$"
+    with pytest.raises(Stopped, match=stopped), stoppable():
+        train(recipe, run.path, silent())
     assert json.loads(run.stopped_file.read_text(encoding="utf-8")) == {
         "step": 3, "steps": STEPS, "checkpoint": "checkpoints/checkpoint-3",
     }  # fmt: skip
@@ -99,7 +99,7 @@ def test_before_the_first_step_it_ends_at_once(
         pytest.fail("went on")
 
     monkeypatch.setattr("equipoise.training.run.load_to_train", load)
-    with pytest.raises(Stopped, match="^stopped$"), stoppable():
+    with pytest.raises(Stopped, match=r"^stopped$"), stoppable():
         train(make_recipe({"schedule": "commit"}), tmp_path / "run", silent())
     assert not list((tmp_path / "run").glob("*.jsonl"))
     assert not list((tmp_path / "run" / ".locks").glob("*.owner"))
@@ -114,5 +114,5 @@ def test_a_worker_that_dies_of_the_signal_is_no_failure(
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
 
     monkeypatch.setattr(BalancedTrainer, "get_batch_samples", fetch)
-    with pytest.raises(Stopped, match="^stopped within step 1$"), stoppable():
+    with pytest.raises(Stopped, match=r"^stopped within step 1$"), stoppable():
         train(make_recipe({"schedule": "constant"}), tmp_path / "run", silent())
