@@ -82,7 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         made = {command.name: command for command in commands(folder, start, names)}
         for command in made.values():
             print(
-                f"{command.name}: {command.life:.2f} s undisturbed, {len(command.undisturbed or {})} files", flush=True
+                f"{command.name}: {command.life:.2f} s of processor time undisturbed, {len(command.undisturbed or {})} files",
+                flush=True,
             )
         print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}", flush=True)
         for kind in options.kinds or KINDS:

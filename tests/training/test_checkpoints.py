@@ -23,7 +23,7 @@ MakeRecipe = Callable[..., Recipe]
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def damaged(tmp_path: Path) -> Path:
     """Three files, one of them in a folder, and their sums."""
     folder = tmp_path / "checkpoints" / "checkpoint-4"
     (folder / "global_step4").mkdir(parents=True)
@@ -58,42 +58,40 @@ def flip(file: Path) -> None:
         (SUMS, lambda file: file.write_text('{"files": [3]}'), "its trainer_state.json or checksums.json is damaged"),
     ],
 )  # fmt: skip
-def test_a_damaged_one_says_what_is_wrong(
-    checkpoint: Path, name: str, harm: Callable[[Path], object], flaw: str
-) -> None:
-    assert flaw_of(checkpoint, 4) is None
-    harm(checkpoint / name)
-    assert (flaw_of(checkpoint, 4) or "").startswith(flaw)
+def test_a_damaged_one_says_what_is_wrong(damaged: Path, name: str, harm: Callable[[Path], object], flaw: str) -> None:
+    assert flaw_of(damaged, 4) is None
+    harm(damaged / name)
+    assert (flaw_of(damaged, 4) or "").startswith(flaw)
 
 
-def test_the_one_before_is_taken_and_why_is_said(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_one_before_is_taken_and_why_is_said(damaged: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    newer = checkpoint.with_name("checkpoint-12")
-    shutil.copytree(checkpoint, newer)
+    newer = damaged.with_name("checkpoint-12")
+    shutil.copytree(damaged, newer)
     (newer / "trainer_state.json").write_text('{"global_step": 12}')
     (newer / SUMS).write_text(json.dumps({"files": sums_of(newer)}))
     assert run.newest_checkpoint() == newer
     flip(newer / "optimizer.pt")
     said: list[str] = []
-    assert run.newest_checkpoint(said.append) == checkpoint
+    assert run.newest_checkpoint(said.append) == damaged
     assert said == [f"{newer} is passed over: its optimizer.pt is not what was written there (SHA-256)"]
 
 
-def test_one_of_an_older_version_has_no_sums(checkpoint: Path) -> None:
-    (checkpoint / SUMS).unlink()
-    flip(checkpoint / "optimizer.pt")
-    assert flaw_of(checkpoint, 4) is None
+def test_one_of_an_older_version_has_no_sums(damaged: Path) -> None:
+    (damaged / SUMS).unlink()
+    flip(damaged / "optimizer.pt")
+    assert flaw_of(damaged, 4) is None
 
 
 def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("hashlib.file_digest", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        flaw_of(checkpoint, 4)
+        flaw_of(damaged, 4)
 
 
 def test_a_run_seals_its_checkpoints_and_deletes_older_ones_only_then(
