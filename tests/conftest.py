@@ -1,10 +1,11 @@
-"""What all tests share: no network, one thread, seeded generators, property tests that repeat,
-forked commands, and a browser."""
+"""What all tests share: no network, one thread, seeded generators, property tests that repeat, a tiny checkpoint and
+data, forked commands, and a browser."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +17,7 @@ import torch
 
 from _forked import forked_commands
 from report._browser import Browser, start
+from training import _checkpoint as tiny
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=60, database=None)
@@ -33,6 +35,18 @@ def _index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA with random weights."""
+    return tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions about squares of two colours: to train on, six for validation, eight to test."""
+    return tiny.make_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 from equipoise.cli_compare import compare
 from equipoise.cli_watch import diagnose, watch
 from equipoise.disk import trouble
-from equipoise.errors import DataError, EquipoiseError, RecipeError
+from equipoise.errors import DataError, Elsewhere, EquipoiseError, RecipeError
 from equipoise.options import (
     Cpus,
     Gpus,
@@ -33,11 +34,12 @@ from equipoise.options import (
     console,
     place_of,
     recipe_of,
+    require_one,
 )  # fmt: skip
 from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
-from equipoise.stopping import Stopped, stoppable
+from equipoise.stopping import Stopped, go_on, stoppable
 
 app = typer.Typer(
     help="Balance multimodal instruction tuning: measure and correct how fast the modules of a model learn.",
@@ -78,6 +80,7 @@ def demo(
     seed: Seed = None,
 ) -> None:
     """Tune, evaluate and report on the embedded model and data: no GPU, no model hub."""
+    require_one("demo")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     names = methods.split(",")
     for name in names:
@@ -118,9 +121,8 @@ def evaluate(
     from equipoise.evaluation.evaluate import print_scores
 
     scores = evaluate_run(opened, console, split, controls, engine, batch_size)
-    if int(os.environ.get("RANK", "0")) == 0:
-        print_scores(scores, console)
-        console.print(f"scores: {opened.scores_file}\npredictions: {opened.predictions}", highlight=False)
+    print_scores(scores, console)
+    console.print(f"scores: {opened.scores_file}\npredictions: {opened.predictions}", highlight=False)
 
 
 @app.command()
@@ -144,6 +146,7 @@ def balance(
     gpus: Gpus = None,
 ) -> None:
     """Find the tasks' weights by CoTBal and train with them. The same command goes on with what was stopped."""
+    require_one("balance")
     forced = [f"balance.cotbal.on_degenerate={on_degenerate}"] if on_degenerate is not None else []
     settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
     place = place_of(slots, ray, cpus, gpus)
@@ -358,24 +361,18 @@ def _complain(line: str) -> None:
     print(f"equipoise: {printable(line)}", file=sys.stderr)  # names come from files
 
 
-def _go_on() -> str:
-    """The command that goes on with what this one was stopped in."""
-    arguments = sys.argv[1:]
-    resumes = arguments[0] in ("train", "diagnose") and "--resume" not in arguments
-    return shlex.join(["equipoise", *arguments, *(["--resume"] if resumes else [])])
-
-
 def main() -> None:
     """Entry point: a user's mistake is one line and status 2."""
     quieten()
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
     try:
         app()
     except EquipoiseError as error:
-        _complain(str(error))
+        _end_together(error)
         sys.exit(2)
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":
-            _complain(f"{stopped}; it goes on with: {_go_on()}")
+            _complain(f"{stopped}; it goes on with: {go_on(sys.argv[1:])}")
         sys.exit(0)
     except KeyboardInterrupt:
         print(
@@ -389,6 +386,34 @@ def main() -> None:
             raise
         _complain(line)
         sys.exit(2)
+    finally:
+        _leave_group()
+
+
+def _end_together(error: EquipoiseError) -> None:
+    """Say an error once, before any of a launcher's processes ends: the launcher then ends all others."""
+    distributed = _group()
+    if distributed is None and os.environ.get("RANK", "0") != "0":
+        time.sleep(60)  # no process has met another yet: the first one finds the same
+    if not isinstance(error, Elsewhere):
+        _complain(str(error))
+    if distributed is not None and error.agreed:
+        with suppress(RuntimeError):
+            distributed.barrier()
+
+
+def _leave_group() -> None:
+    """A process that a launcher started must leave its group: ended inside one, gloo's threads may abort it."""
+    distributed = _group()
+    if distributed is not None:
+        distributed.destroy_process_group()
+
+
+def _group() -> Any:
+    """torch.distributed where this process is in a group, else None."""
+    distributed: Any = sys.modules.get("torch.distributed")  # imported only where a command needed it
+    met = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed if met else None
 
 
 if __name__ == "__main__":

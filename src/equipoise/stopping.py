@@ -7,9 +7,10 @@ A command that can be started again runs inside `stoppable`. A signal raises `St
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,16 @@ def check() -> None:
     """
     if _request.asked:
         raise Stopped("stopped")
+
+
+def go_on(arguments: Sequence[str]) -> str:
+    """The command line that goes on with a stopped command.
+
+    Args:
+        arguments: of the stopped one, its name first.
+    """
+    resumes = arguments[0] in ("train", "diagnose") and "--resume" not in arguments
+    return shlex.join(["equipoise", *arguments, *(["--resume"] if resumes else [])])
 
 
 def _hear(number: int, _: Any) -> None:

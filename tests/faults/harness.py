@@ -81,10 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(temporary)
         made = {command.name: command for command in commands(folder, start, names)}
         for command in made.values():
-            print(
-                f"{command.name}: {command.life:.2f} s of processor time undisturbed, {len(command.undisturbed or {})} files",
-                flush=True,
-            )
+            print(f"{command.name}: {command.life:.2f} s of processor time undisturbed", flush=True)
         print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}", flush=True)
         for kind in options.kinds or KINDS:
             disturb, counts = KINDS[kind]
