@@ -90,6 +90,7 @@ def train(
     with told(folder), ExitStack() as held:
         with agreed(state):
             if state.is_main_process and not run.done:
+                _check_folder(run, recipe, resume, state.num_processes)  # and nothing is put into one that is not ours
                 held.enter_context(lock(folder))
         return _train(run, recipe, console if state.is_main_process else Console(quiet=True), resume, name, state)
 
