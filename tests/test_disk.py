@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from equipoise.disk import told, trouble
 from equipoise.errors import DiskError
@@ -45,6 +46,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "a text": lambda file: write_atomically(file, "x" * 20_000),
     "torch": lambda file: torch.save(TENSORS, file),
     "safetensors": lambda file: save_file(TENSORS, file),
+    "tokenizers": lambda file: Tokenizer(models.WordLevel({str(n): n for n in range(5000)})).save(str(file)),
 }
 
 
@@ -72,7 +74,7 @@ def test_what_may_not_be_written_is_named() -> None:
     [
         FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
-        ValueError("os error 28"),
+        ValueError("(os error 28)"),
     ],
 )
 def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """A disk that is full or may not be written, in one line instead of a library's traceback.
 
-Python says so by an OSError with a number; torch by a RuntimeError of its archive's writer, safetensors by an error
-with the number in its text. Everything of value is written whole or not at all, so nothing is lost by it.
+Python says so by an OSError with a number; torch by a RuntimeError of its archive's writer, safetensors and tokenizers
+by errors with the number in their text. Everything of value is written whole or not at all, so nothing is lost by it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from equipoise.errors import DiskError
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 BROKEN = frozenset({errno.EIO, errno.ESTALE})
-#: As Rust's io::Error prints itself, and as its Debug does.
-NUMBER = re.compile(r"\bos error (\d+)|\bcode: (\d+)")
+#: As Rust's io::Error prints itself.
+NUMBER = re.compile(r"\(os error (\d+)\)")
 #: Of torch's writer, which does not say why: "file write failed", or "unexpected pos" when what failed is closed.
 ARCHIVE = re.compile(r"PytorchStreamWriter|inline_container|\bunexpected pos \d+")
 
@@ -66,8 +66,8 @@ def _number(error: Exception) -> int | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         found = NUMBER.search(str(error))
-        if found is not None and type(error).__name__ == "SafetensorError":
-            number = int(found[1] or found[2])
+        if found is not None and (type(error) is Exception or type(error).__name__ == "SafetensorError"):
+            number = int(found[1])
         elif isinstance(error, RuntimeError) and ARCHIVE.search(str(error)):
             return errno.ENOSPC
     return number if number in FULL | CLOSED | BROKEN else None

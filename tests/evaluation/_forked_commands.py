@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def fork(command: dict[str, Any]) -> dict[str, Any]:
                 status = 0
             except SystemExit as ended:
                 status = int(ended.code or 0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
