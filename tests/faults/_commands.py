@@ -21,7 +21,8 @@ from training import _checkpoint as tiny
 #: What depends on the clock, or is there for processes that go on.
 APART = ("timings.jsonl", "costs.json", "seconds-*.json", ".report.html-*")
 APART_FOLDERS = {"checkpoints", ".locks"}
-PAGE = "report.html"
+#: What also shows times: it counts whether it is there.
+SHOWN = ("report.html", "comparison.md", "comparison.tex")
 CLOCK = "step time"
 
 
@@ -63,7 +64,7 @@ class Command:
             shutil.copytree(self.before, folder)
         return folder
 
-    def measure(self, start: Start, folder: Path, times: int = 2) -> None:
+    def measure(self, start: Start, folder: Path, times: int = 1) -> None:
         """Run it undisturbed."""
         for number in range(times):
             place = self.fresh(folder / f"{self.name}-undisturbed-{number}")
@@ -75,13 +76,13 @@ class Command:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but `APART`, without what depends on the clock; a page counts as there or not."""
+    """Every file below a folder but `APART`, without what depends on the clock; pages count as there or not."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if not path.is_file() or APART_FOLDERS.intersection(name.parts) or any(map(name.match, APART)):
             continue
-        content = b"" if name.name == PAGE else path.read_bytes()
+        content = b"" if name.name in SHOWN else path.read_bytes()
         found[name.as_posix()] = _without_times(content) if name.name.startswith("comparison.") else content
     return found
 
@@ -131,7 +132,7 @@ def commands(
     folder: Path,
     start: Start,
     names: tuple[str, ...] = ("train", "evaluate", "balance", "compare"),
-    times: int = 2,
+    times: int = 1,
 ) -> list[Command]:
     """Make them, and run each undisturbed."""
     checkpoint = tiny.make_checkpoint(folder / "checkpoint")
@@ -143,11 +144,15 @@ def commands(
     made["train"] = Command("train", None, (train,), ("--resume",))
     made["train"].measure(start, folder, times)
     made["evaluate"] = Command("evaluate", folder / "train-undisturbed-0", ("--batch-size", "2"))
-    balance = mixture.settings(checkpoint, data)
-    balance["train"] |= {"epochs": 2, "save_steps": 2}
-    made["balance"] = Command("balance", None, (_recipe(folder / "balance.yaml", balance), "--on-degenerate", "zero"))
-    compare = _recipe(folder / "compare.yaml", _tiny.settings(checkpoint, data))
-    made["compare"] = Command("compare", None, (compare, "--methods", _tiny.METHODS, "--seeds", "0"))
+    balance, compare = mixture.settings(checkpoint, data), _tiny.settings(checkpoint, data)
+    balance["train"] |= {"epochs": 1, "save_steps": 2}
+    compare["train"] |= {"max_steps": 5}
+    for task in (*balance["tasks"], *compare["tasks"]):
+        task.update({"max_validation": 2, "max_test": 2} if "metric" in task else {})
+    found = (_recipe(folder / "balance.yaml", balance), "--on-degenerate", "zero")
+    made["balance"] = Command("balance", None, found)
+    methods = (_recipe(folder / "compare.yaml", compare), "--methods", _tiny.METHODS, "--seeds", "0")
+    made["compare"] = Command("compare", None, methods)
     for name in names:
         if name != "train":
             made[name].measure(start, folder, times)

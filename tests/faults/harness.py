@@ -38,7 +38,7 @@ Disturb = Callable[[Command, Start, Path, int, random.Random], Tally]
 #: By kind: what does it, how often by default, and to which commands.
 ALL = ("train", "evaluate", "balance", "compare")
 KINDS: dict[str, tuple[Disturb, dict[str, int]]] = {
-    "kill": (_kills.kill, {"train": 80, "evaluate": 40, "balance": 40, "compare": 40}),
+    "kill": (_kills.kill, {"train": 100, "evaluate": 50, "balance": 25, "compare": 25}),
     "terminate": (_kills.terminate, {"train": 30, "evaluate": 10, "balance": 20, "compare": 20}),
     "full": (_disk.fill, {"train": 20, "evaluate": 5, "balance": 10, "compare": 10}),
     "closed": (_disk.close, {"train": 8, "evaluate": 4, "balance": 4, "compare": 4}),
