@@ -3,10 +3,7 @@ data, forked commands, and a browser."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,9 @@ import hypothesis
 import pytest
 import torch
 
+from _forked import forked_commands
 from report._browser import Browser, start
 from training import _checkpoint as tiny
-
-COMMANDS = Path(__file__).parent / "evaluation" / "_forked_commands.py"
-#: All is imported before the first command is a fork.
-START = f"import runpy, equipoise.balancing.run; runpy.run_path({str(COMMANDS)!r}, run_name='__main__')"
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=60, database=None)
@@ -64,19 +58,5 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def command() -> Iterator[Callable[..., dict[str, Any]]]:
     """Run a command in a process of its own, as `_forked_commands.py` says; returns its status and what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
-    server = subprocess.Popen(
-        [sys.executable, "-c", START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-
-    def run(*arguments: Any, **options: Any) -> dict[str, Any]:
-        print(json.dumps({"arguments": list(map(str, arguments)), **options}), file=server.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(server.stdout.readline())
-        return answer
-
-    yield run
-    server.stdin.close()
-    server.wait(timeout=60)
-    server.stdout.close()
+    with forked_commands() as run:
+        yield run

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
 from equipoise.cli_watch import diagnose, watch
+from equipoise.disk import trouble
 from equipoise.errors import DataError, Elsewhere, EquipoiseError, RecipeError
 from equipoise.options import (
     Cpus,
@@ -38,6 +39,7 @@ from equipoise.options import (
 from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
+from equipoise.stopping import Stopped, go_on, stoppable
 
 app = typer.Typer(
     help="Balance multimodal instruction tuning: measure and correct how fast the modules of a model learn.",
@@ -68,6 +70,7 @@ BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
 
 
 @app.command()
+@stoppable()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs and the report go.")] = Path("runs/demo"),
     methods: Annotated[str, typer.Option(help="Schedules to compare, by commas.")] = "constant,commit-clr,commit",
@@ -89,6 +92,7 @@ def demo(
 
 
 @app.command()
+@stoppable()
 def train(
     recipe: RecipeFile, overrides: Overrides = None, out: Out = None, resume: Resume = False, seed: Seed = None
 ) -> None:
@@ -101,6 +105,7 @@ def train(
 
 
 @app.command()
+@stoppable()
 def evaluate(
     run: RunFolder,
     split: Annotated[Literal["validation", "test"], typer.Option(help="Which part to answer.")] = "test",
@@ -121,6 +126,7 @@ def evaluate(
 
 
 @app.command()
+@stoppable()
 def balance(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -364,12 +370,22 @@ def main() -> None:
     except EquipoiseError as error:
         _end_together(error)
         sys.exit(2)
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            _complain(f"{stopped}; it goes on with: {go_on(sys.argv[1:])}")
+        sys.exit(0)
     except KeyboardInterrupt:
         print(
             "equipoise: interrupted; train --resume goes on from the newest checkpoint, other commands by themselves",
             file=sys.stderr,
         )
         sys.exit(130)
+    except Exception as error:
+        line = trouble(error)
+        if line is None:
+            raise
+        _complain(line)
+        sys.exit(2)
     finally:
         _leave_group()
 

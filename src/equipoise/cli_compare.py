@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from equipoise.options import Cpus, Gpus, OnRay, Overrides, RecipeFile, Slots, console, place_of, recipe_of, require_one
+from equipoise.stopping import stoppable
 
 
+@stoppable()
 def compare(
     recipe: RecipeFile,
     overrides: Overrides = None,

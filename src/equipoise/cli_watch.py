@@ -10,6 +10,7 @@ from rich.console import Console
 
 from equipoise.errors import RecipeError
 from equipoise.options import Out, Overrides, Resume, Seed, console, recipe_of
+from equipoise.stopping import stoppable
 
 
 def diagnose(
@@ -51,7 +52,8 @@ def diagnose(
     from equipoise.watching.terminal import print_measured
 
     beside = Console(markup=False, stderr=True) if as_json else console
-    run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", beside, resume=resume)
+    with stoppable():
+        run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", beside, resume=resume)
     print_measured(run.path, recipe, overrides or [], console, as_json)
 
 

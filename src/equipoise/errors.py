@@ -31,5 +31,9 @@ class RunError(EquipoiseError):
     """A run directory that cannot be used as asked."""
 
 
+class DiskError(EquipoiseError):
+    """A disk that is full, or that may not be written."""
+
+
 class Elsewhere(EquipoiseError):
     """What ended another of several processes, which says it."""

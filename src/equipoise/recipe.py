@@ -322,7 +322,7 @@ class Train(_Section):
         onednn: float32 linear layers multiply by oneDNN on a CPU, on processors where that is faster.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
         save_steps: checkpoint each so many steps; null: a tenth of the run.
-        save_total_limit: how many checkpoints to keep.
+        save_total_limit: how many checkpoints to keep; with 2 or more, a damaged newest one costs only some steps.
         report_to: what Trainer reports to besides the run directory: tensorboard, wandb, trackio.
         arguments: further fields of transformers' TrainingArguments, by its names (push_to_hub ...).
         threads: torch's CPU threads; null leaves them. A fixed number makes runs on one machine repeat exactly.

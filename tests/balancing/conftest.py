@@ -47,7 +47,7 @@ def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Balanc
 OWNER = """
 import sys
 from pathlib import Path
-from equipoise.balancing.locks import turn
+from equipoise.locks import turn
 with turn(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), print):
     print("has it", flush=True)
     sys.stdin.read()

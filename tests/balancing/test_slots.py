@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -17,9 +18,9 @@ import pytest
 import yaml
 
 from equipoise.balancing.execution import Work
-from equipoise.balancing.locks import lock
 from equipoise.balancing.processes import MODULE, Processes
 from equipoise.balancing.run import Balancing
+from equipoise.locks import lock
 from equipoise.recipe import Recipe
 from equipoise.training.run_directory import RunDirectory
 
@@ -103,10 +104,11 @@ def test_a_second_command_on_the_same_results_is_refused(command, content, tmp_p
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(content()), encoding="utf-8")
     out = tmp_path / "out"
-    with lock(out, "balance", "not yet"):
+    with lock(out):
         refused = command("balance", file, "--out", out)
     assert refused["status"] == 2
-    assert refused["printed"].endswith(f"equipoise: another equipoise balance is at work in {out}\n")
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert refused["printed"].endswith(f"equipoise: another equipoise command is at work in {out}: {holder}\n")
     assert not (out / "nodes").exists()
 
 

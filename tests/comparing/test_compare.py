@@ -15,10 +15,10 @@ from rich.console import Console
 from scipy import stats
 
 from comparing import _tiny as tiny
-from equipoise.balancing.locks import lock
 from equipoise.comparing.run import Comparison, compare
 from equipoise.comparing.verdict import ONE_SEED, verdicts
 from equipoise.errors import RecipeError, RunError
+from equipoise.locks import lock
 from equipoise.report import report_on
 from equipoise.training.run_directory import RunDirectory
 
@@ -255,7 +255,7 @@ def test_the_page_is_drawn_while_nobody_else_is_at_work(recipe_file, copy, monke
     held = []
 
     def draw(folders: list[Path]) -> None:
-        with pytest.raises(RunError), lock(copy.path, "compare", "taken"):
+        with pytest.raises(RunError), lock(copy.path):
             pass
         held.append(folders)
 
@@ -266,8 +266,8 @@ def test_the_page_is_drawn_while_nobody_else_is_at_work(recipe_file, copy, monke
 
 def test_two_at_once_are_refused(recipe_file, tmp_path):
     with (
-        lock(tmp_path / "out", "compare", ""),
-        pytest.raises(RunError, match=r"^another equipoise compare is at work in .*out$"),
+        lock(tmp_path / "out"),
+        pytest.raises(RunError, match=r"^another equipoise command is at work in .*out: process \d+ on "),
     ):
         compare(tiny.recipes(recipe_file), (0,), tmp_path / "out", silent())
     assert not (tmp_path / "out" / "comparison.json").exists()

@@ -7,7 +7,11 @@ A command has `arguments` and may have
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
 - `processes`: how many processes share it (see `processes/_forked_group.py`),
-- `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write.
+- `signal`: [seconds, number]: a signal from outside, once it has had so much of the processor's time,
+- `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write,
+- `full`: the error of a full disk where a file grows beyond so many bytes,
+- `user`: whose rights it has, by number,
+- `environment`: variables over this process's.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import tempfile
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +75,18 @@ def die_at(event: str, part: str, count: int) -> None:
 
 def execute(command: dict[str, Any]) -> None:
     """Be `equipoise ARGUMENTS...`."""
+    os.environ.update(command.get("environment") or {})
     if command.get("log"):
         record(command["log"])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if command.get("limit"):
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (command["limit"], command["limit"]))
+    for limit in filter(None, (command.get("limit"), command.get("full"))):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if command.get("user"):
+        os.setgroups([])
+        os.setgid(command["user"])
+        os.setuid(command["user"])
     if command.get("kill"):
         die_at(*command["kill"])
     sys.argv = ["equipoise", *command["arguments"]]
@@ -81,7 +94,7 @@ def execute(command: dict[str, Any]) -> None:
 
 
 def fork(command: dict[str, Any]) -> dict[str, Any]:
-    """Execute a command in a fork; its status (negative: the signal) and what it printed."""
+    """Execute a command in a fork; its status (negative: the signal), what it printed, and the seconds it used."""
     with tempfile.TemporaryFile() as printed:
         child = os.fork()
         if child == 0:
@@ -93,13 +106,33 @@ def fork(command: dict[str, Any]) -> dict[str, Any]:
                 status = 0
             except SystemExit as ended:
                 status = int(ended.code or 0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
-        _, status = os.waitpid(child, 0)
+        if command.get("signal"):
+            interrupt(child, *command["signal"])
+        _, status, used = os.wait4(child, 0)
         printed.seek(0)
-        return {"status": os.waitstatus_to_exitcode(status), "printed": printed.read().decode(errors="replace")}
+        return {
+            "status": os.waitstatus_to_exitcode(status),
+            "printed": printed.read().decode(errors="replace"),
+            "seconds": used.ru_utime + used.ru_stime,
+        }
+
+
+def interrupt(child: int, seconds: float, number: int) -> None:
+    """Send a signal to a process that still runs when it has had so much of the processor's time."""
+    handle, clock = os.pidfd_open(child), (~child << 3) | 2  # Linux's number for a process's clock
+    while (left := seconds - time.clock_gettime(clock)) > 0:
+        ended, _, _ = select.select([handle], [], [], max(left, 0.001))
+        if ended:
+            break
+    else:
+        os.kill(child, number)  # it has not been waited for, so its number is its own
+    os.close(handle)
 
 
 def main(*arguments: str) -> None:

@@ -17,11 +17,12 @@ from typing import Protocol
 import yaml
 from rich.console import Console
 
-from equipoise.balancing.locks import PATIENCE, Held
 from equipoise.balancing.nodes import is_done, run_node, tidy
 from equipoise.errors import EquipoiseError, RunError
+from equipoise.locks import PATIENCE, Held
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
+from equipoise.stopping import check
 from equipoise.tasks.plan import Node, Scoring
 
 #: How often a node whose place dies or is stopped is tried again.
@@ -152,6 +153,7 @@ def carry_out(
     Raises:
         EquipoiseError: of a node, or of `prepare` or `conclude`; whatever else runs is stopped first.
         RunError: a node's place died, or was stopped, again and again.
+        Stopped: this process was asked to.
     """
     waiting, running, setbacks = list(nodes), dict[str, Node](), Counter[str]()
     prepared: dict[str, Work] = {}
@@ -171,6 +173,7 @@ def carry_out(
 
     try:
         while waiting or running:
+            check()
             ready = next((node for node in waiting if concluded.issuperset(node.needs)), None)
             if ready is not None and len(running) < slots.count:
                 waiting.remove(ready)

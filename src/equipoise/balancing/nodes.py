@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from equipoise.balancing.locks import turn
 from equipoise.data.tasks import PARTS, Notify, is_unanswered, read_task
 from equipoise.evaluation.evaluate import evaluate
+from equipoise.locks import turn
 from equipoise.recipe import Recipe
 from equipoise.tasks.plan import Scoring, Split
 from equipoise.training.run import train

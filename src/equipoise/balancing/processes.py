@@ -1,26 +1,32 @@
 """Nodes at once on this machine: a process each, with a CUDA device of its own, or with its share of the CPU's cores.
 
-The process is this module run as a script. It takes its work from its standard input as a line of JSON and ends when
-that input ends, which it does when whoever started it is gone.
+The process is this module run as a script. It takes its work from its standard input as a line of JSON. A further line
+asks it to stop after its step; and it ends when that input ends, which it does when whoever started it is gone.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 from rich.console import Console
 
 from equipoise.balancing.execution import Outcome, Work
-from equipoise.balancing.locks import Held
 from equipoise.errors import EquipoiseError, RunError
+from equipoise.locks import Held
 from equipoise.quiet import quieten
+from equipoise.stopping import Stopped, asked, stoppable
 
 MISTAKE = 2
 HELD = 3
+STOPPED = 4
+#: Seconds that all processes together may take to end their steps when this one is asked to stop.
+GRACE = 60.0
 MODULE = "equipoise.balancing.processes"
 
 
@@ -68,11 +74,21 @@ class Processes:
         return ended.result()
 
     def stop(self) -> None:
+        if asked():
+            self._stop_gently()
         for _, process in self._running.values():
             process.kill()  # whatever it was about to write is written whole or not at all
         self._waiting.shutdown()
         for _, process in self._running.values():
             _close(process)
+
+    def _stop_gently(self) -> None:
+        for _, process in self._running.values():
+            assert process.stdin is not None
+            with suppress(OSError):  # it has ended meanwhile
+                process.stdin.write("stop\n")
+                process.stdin.flush()
+        wait(self._running, timeout=GRACE)
 
 
 def _outcome(work: Work, process: subprocess.Popen[str]) -> Outcome:
@@ -84,6 +100,8 @@ def _outcome(work: Work, process: subprocess.Popen[str]) -> Outcome:
         return Outcome(work)
     if status < 0:
         return Outcome(work, death=f"its process was ended by signal {-status}")
+    if status == STOPPED:
+        return Outcome(work, death="its process was asked to stop")
     if status == HELD:
         return Outcome(work, held=said)
     reason = said if status == MISTAKE and said else f"it failed with status {status}; see {work.log}"
@@ -98,6 +116,9 @@ def _close(process: subprocess.Popen[str]) -> None:
 
 
 def _follow_the_starter() -> None:
+    # A signal to the whole group may have come here already, and a second one would end it at once.
+    if sys.stdin.readline() and not asked():
+        os.kill(os.getpid(), signal.SIGTERM)
     sys.stdin.read()
     os._exit(1)
 
@@ -106,9 +127,12 @@ def main() -> None:
     """Run one node; what is printed goes to the log, a user's mistake to standard output as a line."""
     quieten()
     told = sys.stdin.readline()
-    threading.Thread(target=_follow_the_starter, daemon=True).start()
     try:
-        Work.from_json(told).run(Console(file=sys.stderr, width=120))
+        with stoppable():
+            threading.Thread(target=_follow_the_starter, daemon=True).start()
+            Work.from_json(told).run(Console(file=sys.stderr, width=120))
+    except Stopped:
+        sys.exit(STOPPED)
     except Held as error:
         print(error)
         sys.exit(HELD)

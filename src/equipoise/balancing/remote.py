@@ -60,8 +60,8 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
     from rich.console import Console
 
     from equipoise.balancing.execution import Work
-    from equipoise.balancing.locks import Held
     from equipoise.errors import EquipoiseError
+    from equipoise.locks import Held
     from equipoise.packages import cache_folder
 
     work = Work.from_json(text)

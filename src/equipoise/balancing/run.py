@@ -21,13 +21,14 @@ from pathlib import Path
 from rich.console import Console
 
 from equipoise.balancing.execution import Work, carry_out
-from equipoise.balancing.locks import lock
 from equipoise.balancing.nodes import Data, cost_of, facts_of, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import Results, compared, results_of, zeros
 from equipoise.balancing.tables import print_balance, print_costs, print_plan, print_results
 from equipoise.data.tasks import check_trains
+from equipoise.disk import told
 from equipoise.errors import DataError, RunError
+from equipoise.locks import lock
 from equipoise.recipe import Recipe, TaskWeighting
 from equipoise.tasks.contribution import (
     MINI,
@@ -105,6 +106,7 @@ def balance(
     Raises:
         RunError: the folder is a run directory, or another process is at work in it; a node's process died again and
             again.
+        DiskError: it cannot be written.
         RecipeError, DataError, PartitionError: the recipe cannot be run (found before anything is trained), or its
             scores leave a contribution, a difficulty or an improvement undefined (as soon as they exist).
     """
@@ -120,7 +122,7 @@ def balance(
     if dry_run:
         return made
     preflight(recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"tasks": TaskWeighting()})}))
-    with lock(folder, "balance", f"another equipoise balance is at work in {folder}"):
+    with told(folder), lock(folder):
         made.sweep()
         slots = (where or Where()).slots_for(folder, console)
         carry_out(plan.nodes, slots, job.prepare, job.take, console)

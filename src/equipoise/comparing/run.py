@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from equipoise.balancing.execution import Work, carry_out
-from equipoise.balancing.locks import lock
 from equipoise.balancing.nodes import Data, facts_of, has_loss, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import by_test_set
@@ -37,7 +36,9 @@ from equipoise.comparing.tables import all_tables, overview
 from equipoise.comparing.verdict import caveat, verdicts
 from equipoise.comparing.writing import comma_separated, latex, markdown
 from equipoise.data.tasks import check_trains
+from equipoise.disk import told
 from equipoise.errors import RecipeError, RunError
+from equipoise.locks import lock
 from equipoise.recipe import Recipe
 from equipoise.report import report_on
 from equipoise.report.view import number, view_one
@@ -112,6 +113,7 @@ def compare(
     Raises:
         RunError: the folder holds something else, or another process is at work in it; a run's process died again and
             again.
+        DiskError: it cannot be written.
         RecipeError, DataError, PartitionError: a recipe cannot be run, or its runs could not be compared (found before
             anything is trained).
     """
@@ -135,7 +137,7 @@ def compare(
         return made
     for recipe in recipes.values():
         preflight(recipe)
-    with lock(folder, "compare", f"another equipoise compare is at work in {folder}"):
+    with told(folder), lock(folder):
         made.sweep()
         slots = (where or Where()).slots_for(folder, console)
         job.write()

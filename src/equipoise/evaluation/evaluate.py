@@ -28,16 +28,19 @@ from equipoise.data.mixture import Mixture
 from equipoise.data.sample import Sample
 from equipoise.data.store import Samples
 from equipoise.data.tasks import is_unanswered, read_task
+from equipoise.disk import told
 from equipoise.errors import DataError, RecipeError, RunError
 from equipoise.evaluation.answers import Unfinished, fingerprint, in_batches, state_of
 from equipoise.evaluation.generate import Engine, TransformersEngine, with_shuffled_inputs
 from equipoise.evaluation.loss import batch_loss, mean_loss
 from equipoise.evaluation.submission import vqav2_upload
 from equipoise.evaluation.vllm import AT_ONCE, VllmEngine, most_media
+from equipoise.locks import lock
 from equipoise.metrics import METRICS
 from equipoise.metrics.score import Score
 from equipoise.models import loading
 from equipoise.recipe import Recipe, Task
+from equipoise.stopping import check
 from equipoise.training.processes import agreed, join
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 
@@ -72,9 +75,25 @@ def evaluate(
         metric, samples, samples that were left out, and the controls.
 
     Raises:
-        RunError: the run has not finished, or cannot be served by the engine. RecipeError: no task has a metric and
-            this split; or nothing is to be answered and no validation part has answers.
+        RunError: the run has not finished, or cannot be served by the engine, or another process is at work in it.
+        RecipeError: no task has a metric and this split; or nothing is to be answered and no validation part has
+            answers.
+        DiskError: the run directory cannot be written.
     """
+    check()
+    with told(run.path), lock(run.path):
+        return _evaluate(run, console, split, controls, engine, batch_size, validation_loss)
+
+
+def _evaluate(
+    run: RunDirectory,
+    console: Console,
+    split: Split | None,
+    controls: bool,
+    engine: EngineName,
+    batch_size: int,
+    validation_loss: bool,
+) -> dict[str, Any]:
     if not run.done:
         raise RunError(
             f"{run.path}: training has not finished (no done.json); equipoise train RECIPE --resume ends it, "

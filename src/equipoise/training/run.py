@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
@@ -25,19 +26,22 @@ import equipoise
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
+from equipoise.disk import told
 from equipoise.errors import DataError, RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
+from equipoise.locks import lock
 from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
 from equipoise.recipe import Data, Recipe
+from equipoise.stopping import check
+from equipoise.training.durable import DurableTrainer
 from equipoise.training.processes import agreed, from_first, join, noticing_ends, started
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 from equipoise.training.saved_model import save_model, whole_model
 from equipoise.training.task_weighting import TaskCollator, build
-from equipoise.training.trainer import BalancedTrainer
 
 # What `train.arguments` may not set: it stands elsewhere in the recipe, or the run directory depends on it.
 OURS = frozenset(
@@ -74,20 +78,34 @@ def train(
 
     Raises:
         RunError: the folder holds a run and `resume` is off, or another recipe's run, or one of another number of
-            processes; or one of the processes is lost.
+            processes; or another command is at work in it; or one of the processes is lost.
+        DiskError: it cannot be written.
         RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
+        Stopped: the process was asked to stop (`equipoise.stopping`).
     """
+    check()
     state = join(_on_cpu(recipe), timedelta(seconds=recipe.train.arguments.get("ddp_timeout", A_DAY)))
-    first = state.is_main_process
-    console = console if first else Console(quiet=True)
     run = RunDirectory(folder)
+    with told(folder), ExitStack() as held:
+        with agreed(state):
+            if state.is_main_process and not run.done:
+                _check_folder(run, recipe, resume, state.num_processes)  # and nothing is put into one that is not ours
+                held.enter_context(lock(folder))
+        return _train(run, recipe, console if state.is_main_process else Console(quiet=True), resume, name, state)
+
+
+def _train(
+    run: RunDirectory, recipe: Recipe, console: Console, resume: bool, name: str | None, state: PartialState
+) -> RunDirectory:
+    first = state.is_main_process
     with agreed(state):
         if first:
             _check_folder(run, recipe, resume, state.num_processes)
-            run.sweep()
     if from_first(state, lambda: run.done):
-        console.print(f"{folder}: already finished")
+        console.print(f"{run.path}: already finished")
         return run
+    if first:
+        run.sweep()
     if state.num_processes > 1:
         with agreed(state):  # one process on each machine indexes the data, and the others find the index
             _ = _read(recipe, console) if state.is_local_main_process else None
@@ -96,7 +114,7 @@ def train(
     report = ProgressReport(console, name or recipe.balance.modules.schedule)
     trainer.add_callback(report)
 
-    checkpoint = from_first(state, lambda: run.newest_checkpoint() if resume else None)
+    checkpoint = from_first(state, lambda: run.newest_checkpoint(console.print) if resume else None)
     if checkpoint is not None and run.is_last(checkpoint):
         # Killed between its last checkpoint and its end. Trainer asks whether to stop only after one more step.
         if first:
@@ -163,8 +181,8 @@ def load_to_train(recipe: Recipe) -> PreTrainedModel | PeftModel:
     return model
 
 
-class RunTrainer(BalancedTrainer):
-    """A BalancedTrainer whose validation loss is the one that `equipoise evaluate` reports.
+class RunTrainer(DurableTrainer):
+    """A Trainer whose validation loss is the one that `equipoise evaluate` reports.
 
     Trainer's own is a mean of batch means, and its evaluation draws from the generator that dropout draws from.
     """

@@ -15,6 +15,7 @@
 | `data.json` | by task and part: samples, and those left out because they cannot be read |
 | `report.html` | what `equipoise report` drew |
 | `done.json` | written last: training finished |
+| `stopped.json` | training was stopped (SIGTERM) after a step, and has a checkpoint of it; gone once it goes on |
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
+from equipoise.training.checkpoints import STATE, flaw_of
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -68,6 +71,7 @@ class RunDirectory:
         self.submissions = path / "submissions"
         self.scores_file = path / "scores.json"
         self.done_file = path / "done.json"
+        self.stopped_file = path / "stopped.json"
         self.report_file = path / "report.html"
 
     @property
@@ -103,16 +107,18 @@ class RunDirectory:
         """The content of `scores.json`, None before an evaluation."""
         return json.loads(self.scores_file.read_text(encoding="utf-8")) if self.scores_file.is_file() else None
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written whole: its `trainer_state.json`, written last, can be read."""
+    def newest_checkpoint(self, notify: Callable[[str], None] = lambda _: None) -> Path | None:
+        """The newest checkpoint that is whole.
+
+        Args:
+            notify: told of each newer one, and why it is passed over.
+        """
         numbered = [(self.step_of(p), p) for p in self.checkpoints.glob("checkpoint-*") if p.is_dir()]
         for step, folder in sorted(numbered, reverse=True):
-            try:
-                state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            if state.get("global_step") == step:
+            flaw = flaw_of(folder, step)
+            if flaw is None:
                 return folder
+            notify(f"{folder} is passed over: {flaw}")
         return None
 
     @staticmethod
@@ -123,7 +129,7 @@ class RunDirectory:
     @staticmethod
     def is_last(checkpoint: Path) -> bool:
         """Whether no step of the run follows a whole checkpoint."""
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         return state["global_step"] >= state["max_steps"]
 
     def sweep(self) -> None:
@@ -132,13 +138,14 @@ class RunDirectory:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def rewind(self, step: int) -> None:
-        """Drop what came after `step`: later log lines, checkpoints that were not finished."""
+        """Drop what came after `step`: later log lines, checkpoints that are not whole, that the run was stopped."""
         for file in (self.metrics_file, self.timings_file):
             kept = [line for line in _read_lines(file) if line["step"] <= step]
             write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
         for folder in self.checkpoints.glob("checkpoint-*"):
             if self.step_of(folder) > step:
                 shutil.rmtree(folder)
+        self.stopped_file.unlink(missing_ok=True)
 
 
 def _recipe_for_run(path: Path) -> str | None:

@@ -1,12 +1,13 @@
-"""Locks that die with their owner, in a folder of their own below the results.
+"""Locks that die with their owner, in a folder of their own (`.locks`) below what they guard.
 
-A node's owner also shows that it is at work, by a beat: a file beside the lock that it writes anew all the time. An
-owner that was stopped (a halted machine, SIGSTOP) keeps its lock and has no beat.
+Beside each lies a file that names its owner. A node's owner also shows that it is at work, by a beat: it writes that
+file anew all the time. An owner that was stopped (a halted machine, SIGSTOP) keeps its lock and has no beat.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -18,6 +19,9 @@ from filelock import FileLock, Timeout
 
 from equipoise.errors import RunError
 
+LOCKS = ".locks"
+#: The lock of whoever writes in a folder; a folder has others too, of its nodes.
+COMMAND = "command"
 #: Seconds without a beat after which a node's owner is taken for stopped; long beside a slow disk or a busy machine.
 PATIENCE = 60.0
 #: Beats in that time.
@@ -29,21 +33,36 @@ class Held(RunError):
 
 
 @contextmanager
-def lock(root: Path, name: str, taken: str) -> Iterator[None]:
-    """Hold a lock, or none if somebody has it.
+def lock(folder: Path) -> Iterator[None]:
+    """Be the one command that writes in a folder. Where processes do so together, the first one holds it for all.
+
+    A folder that is not there is made for it, and is gone afterwards if nothing was put in it.
 
     Raises:
-        RunError: with `taken`, when somebody else has it.
+        RunError: another process has it; names which.
     """
-    held = _lock(root, name)
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    held = _lock(folder, COMMAND)
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise RunError(taken) from None
+        raise RunError(f"another equipoise command is at work in {folder}: {_owner(_read(_beside(held)))}") from None
     try:
+        _write(_beside(held), 0)
         yield
     finally:
+        with suppress(OSError):  # the folder may have been deleted, or may no longer be written
+            _beside(held).unlink(missing_ok=True)
+            if made and os.listdir(folder) == [LOCKS]:
+                # Before the lock is released: who waits for it sees that its file is gone, and makes another.
+                shutil.rmtree(folder / LOCKS)
         held.release()
+        for path in made:
+            with suppress(OSError):  # something is in it
+                path.rmdir()
 
 
 @contextmanager
@@ -62,7 +81,8 @@ def turn(root: Path, name: str, patience: float, notify: Callable[[str], None]) 
     Raises:
         Held: its owner shows no life.
     """
-    held, beat = _lock(root, name), root / ".locks" / f"{name}.beat"
+    held = _lock(root, name)
+    beat = _beside(held)
     seen, since, told = None, time.monotonic(), False
     while True:
         try:
@@ -94,9 +114,14 @@ def turn(root: Path, name: str, patience: float, notify: Callable[[str], None]) 
 
 
 def _lock(root: Path, name: str) -> FileLock:
-    folder = root / ".locks"
+    folder = root / LOCKS
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / name)
+
+
+def _beside(held: FileLock) -> Path:
+    """The file that names the owner."""
+    return Path(f"{held.lock_file}.owner")
 
 
 def _beat(file: Path, seconds: float, ended: threading.Event) -> None:
@@ -122,5 +147,5 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _owner(beat: str) -> str:
-    return beat.partition("\n")[0] or "another process"
+def _owner(text: str) -> str:
+    return text.partition("\n")[0] or "another process"
