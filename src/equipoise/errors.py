@@ -23,3 +23,7 @@ class AssetError(EquipoiseError):
 
 class RunError(EquipoiseError):
     """A run directory that cannot be used as asked."""
+
+
+class DivergenceError(EquipoiseError):
+    """Training that cannot go on: its numbers are not finite, or nothing is left to learn from."""

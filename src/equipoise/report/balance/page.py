@@ -16,7 +16,8 @@ from equipoise.report.markup import tag
 from equipoise.report.skeleton import NO_SCRIPT, Page, Plot, Section, legend, missing, write_page
 from equipoise.report.task_charts import TASK_LOSS, task_table
 from equipoise.report.task_figures import PREFIXES, WEIGHT, constant_weights, tasks_of, weights_by_run
-from equipoise.report.view import RunView, number
+from equipoise.report.numbers import number
+from equipoise.report.view import RunView
 from equipoise.tasks.plan import STL
 
 Part = tuple[str, list[Plot]]
