@@ -18,10 +18,9 @@ from training import _checkpoint as tiny
 Command = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("bad")
-    return tiny.make_checkpoint(folder / "checkpoint"), tiny.make_dataset(folder / "data")
+@pytest.fixture
+def parts(checkpoint: Path, dataset: Path) -> tuple[Path, Path]:
+    return checkpoint, dataset
 
 
 def recipe(folder: Path, checkpoint: Path, dataset: Path, **train: Any) -> Path:
@@ -53,7 +52,9 @@ def test_weights_that_overflow(command: Command, parts: tuple[Path, Path], tmp_p
         assert shown["status"] == 0, shown["printed"]
 
 
-def test_a_model_that_came_with_a_number_that_is_none(command: Command, parts: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_model_that_came_with_a_number_that_is_none(
+    command: Command, parts: tuple[Path, Path], tmp_path: Path
+) -> None:
     checkpoint, dataset = parts
     spoilt = tmp_path / "spoilt"
     spoilt.mkdir()
@@ -87,7 +88,9 @@ def test_a_model_that_came_with_a_number_that_is_none(command: Command, parts: t
     (0.0, "Every learning rate was 0 at every step: nothing was learned."),
     ({"projector": 0.0, "llm": 0.003}, "The learning rate of projector was 0 at every step"),
 ])  # fmt: skip
-def test_a_learning_rate_of_0(command: Command, parts: tuple[Path, Path], tmp_path: Path, rates: Any, words: str) -> None:
+def test_a_learning_rate_of_0(
+    command: Command, parts: tuple[Path, Path], tmp_path: Path, rates: Any, words: str
+) -> None:
     file = recipe(tmp_path, *parts, learning_rate=rates, max_steps=3)
     out = tmp_path / "run"
     ended = command("train", file, "--out", out)

@@ -54,7 +54,7 @@ def test_a_spike_leaves_the_window_after_n_measurements_and_factors_stay_bounded
     assert [step for step, _ in coordinator.window.state_dict()["measurements"]] == [6, 7, 8]
 
 
-# ---------------------------------------------------------------------------------------------- modules that stand still
+# ---------------------------------------------------------------------------------------------- standing still
 
 
 def test_a_module_whose_rate_is_0_leaves_no_balance_to_measure_and_no_factor_moves(caplog):

@@ -39,7 +39,7 @@ def poisoned(folder: Path, steps: int, schedules: tuple[str, ...], weighters: tu
     checkpoint, dataset = tiny.make_checkpoint(folder / "checkpoint"), tiny.make_dataset(folder / "data")
     found = dict.fromkeys(("runs", "whole", "spoilt", "made", "others left out", "plain runs", "plain whole"), 0)
     for how in HOWS:
-        spoil = {step: how for step in range(3, steps, 5)}
+        spoil = dict.fromkeys(range(3, steps, 5), how)
         for number, schedule in enumerate(schedules):
             for weighter in weighters:
                 out = folder / f"{how.__name__}-{schedule}-{weighter}"
@@ -53,9 +53,8 @@ def poisoned(folder: Path, steps: int, schedules: tuple[str, ...], weighters: tu
                 lines = bad.strict_lines(out)
                 unmade = {line["step"] for line in lines if "skipped_because" in line}
                 others = [line["loss"] for line in lines if line["step"] not in spoil]
-                state = [
-                    trainer.coordinator.state_dict(), trainer._tasks.state_dict(), trainer.optimizer.state_dict()["state"],
-                ]  # fmt: skip
+                balance = [trainer.coordinator.state_dict(), trainer._tasks.state_dict()]
+                state = [balance, trainer.optimizer.state_dict()["state"]]
                 whole = bad.finite(learning(trainer)) and bad.sound(state) and all(map(math.isfinite, others))
                 found["runs"] += 1
                 found["whole"] += whole and unmade == set(spoil) and len(lines) == steps

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers import Trainer
 
 from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
@@ -34,7 +31,7 @@ def make(checkpoint: Path, dataset: Path, tmp_path: Path) -> Any:
     return made
 
 
-# ------------------------------------------------------------------------------------------ gradients that are not finite
+# ------------------------------------------------------------------------------------------ gradients gone bad
 
 
 @pytest.mark.parametrize("how", [bad.nan_pixel, bad.infinite_pixels])
@@ -164,7 +161,7 @@ def test_weights_that_overflow_end_the_run_and_enter_no_checkpoint(make, save_st
         spoil={}, coordination=Coordination("constant", measure=False),
         arguments={"learning_rate": 1e38, "warmup_steps": 1, "save_strategy": "steps", "save_steps": save_steps},
     )  # fmt: skip
-    with pytest.raises(DivergenceError, match="are? not finite") as error:
+    with pytest.raises(DivergenceError, match="not finite") as error:
         trainer.train()
     checkpoints = sorted(Path(trainer.args.output_dir).glob("checkpoint-*"))
     if save_steps == 1:

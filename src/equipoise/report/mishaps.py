@@ -60,7 +60,12 @@ class Mishaps:
             columns: steps and finite values by key of the log.
             modules: those that learn.
         """
-        return [*self._unmade(), *self._losses(), *_spikes(*columns.get("loss", ([], []))), *self._rates(columns, modules)]
+        return [
+            *self._unmade(),
+            *self._losses(),
+            *_spikes(*columns.get("loss", ([], []))),
+            *self._rates(columns, modules),
+        ]
 
     def _unmade(self) -> list[str]:
         if not self._reasons:
@@ -108,7 +113,9 @@ def _spikes(steps: Sequence[float], losses: Sequence[float]) -> list[str]:
         return []
     step, loss, middle = max(found, key=lambda spike: spike[1] / spike[2])
     more = f", the highest of {len(found):,} such steps" if len(found) > 1 else ""
-    return [f"The loss spiked at step {step:,.0f}: {loss:.3g} after a median of {middle:.3g} in the steps before{more}."]
+    return [
+        f"The loss spiked at step {step:,.0f}: {loss:.3g} after a median of {middle:.3g} in the steps before{more}."
+    ]
 
 
 def _count(of: dict[str, list[int]], key: str, step: int) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from equipoise.report.numbers import number
 from equipoise.report.starving import starvation
 from equipoise.report.verdict import OSCILLATING, called, rounded
-from equipoise.report.numbers import number
 from equipoise.report.view import RunView
 
 CALM = 2.0

@@ -122,7 +122,9 @@ def at_least_one(count: Count) -> Count:
 
 def spoilt_parts(model: nn.Module, division: Partition) -> list[str]:
     """What of a model is not finite, in words."""
-    found = [f"the weights of {name}" for name, module in division.trainable.items() if not math.isfinite(module.norm())]
+    found = [
+        f"the weights of {name}" for name, module in division.trainable.items() if not math.isfinite(module.norm())
+    ]
     statistics = [buffer for norm in batch_norms(model) for buffer in norm.buffers() if buffer.is_floating_point()]
     if not all(bool(torch.isfinite(buffer).all()) for buffer in statistics):
         found.append("the statistics of a BatchNorm")
