@@ -1,8 +1,8 @@
 """The same script on one process and on several. `accelerate launch --num_processes N accelerate_launch.py [STEPS]`
 
-Drifts are measured in one process so far. So one process balances modules (`commit`) and tasks, and several balance
-tasks alone: their weights and the loss's denominator are exact over all processes. accelerate starts several on GPUs;
-on CPUs, `torchrun --nproc_per_node N accelerate_launch.py` does. Plain `python accelerate_launch.py` is one.
+Modules (`commit`) and tasks are balanced over the samples of all processes, which find the same kappa and learning rates
+to the bit. accelerate starts several on GPUs; on CPUs, `torchrun --nproc_per_node N accelerate_launch.py` does. Plain
+`python accelerate_launch.py` is one.
 """
 
 import random
@@ -22,10 +22,6 @@ from equipoise.recipe import Lora, Model
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6
 on_cpu = not torch.cuda.is_available()
 processes = PartialState(cpu=on_cpu)
-if processes.num_processes == 1:
-    coordination = Coordination("commit", window=5)
-else:
-    coordination = Coordination("constant", measure=False)
 
 with processes.main_process_first():  # the first one assembles the embedded model, the others find it
     folder = smol_vlm()
@@ -52,7 +48,7 @@ trainer = BalancedTrainer(
     ),
     train_dataset=samples,
     data_collator=Collator(AutoProcessor.from_pretrained(folder)),
-    coordination=coordination,
+    coordination=Coordination("commit", window=5),
     tasks=TaskWeighting("tla"),
 )
 trainer.train()

@@ -413,7 +413,7 @@ def test_more_processes_than_can_share_are_refused(refusal, checkpoint, tmp_path
     run = finished_run(tmp_path / "run", checkpoint, task(data))
     evaluation._state()  # accelerate looks once
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert refusal(run.path) == "2 processes were started, and on cpu they cannot share the samples"
+    assert refusal(run.path) == "2 processes were started, and on cpu they cannot share the work"
 
 
 # ------------------------------------------------------------------ progress

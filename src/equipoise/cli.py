@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +19,7 @@ from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
 from equipoise.cli_watch import diagnose, watch
-from equipoise.errors import DataError, EquipoiseError, RecipeError
+from equipoise.errors import DataError, Elsewhere, EquipoiseError, RecipeError
 from equipoise.options import (
     Cpus,
     Gpus,
@@ -31,6 +33,7 @@ from equipoise.options import (
     console,
     place_of,
     recipe_of,
+    require_one,
 )  # fmt: skip
 from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
@@ -74,6 +77,7 @@ def demo(
     seed: Seed = None,
 ) -> None:
     """Tune, evaluate and report on the embedded model and data: no GPU, no model hub."""
+    require_one("demo")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     names = methods.split(",")
     for name in names:
@@ -112,9 +116,8 @@ def evaluate(
     from equipoise.evaluation.evaluate import print_scores
 
     scores = evaluate_run(opened, console, split, controls, engine, batch_size)
-    if int(os.environ.get("RANK", "0")) == 0:
-        print_scores(scores, console)
-        console.print(f"scores: {opened.scores_file}\npredictions: {opened.predictions}", highlight=False)
+    print_scores(scores, console)
+    console.print(f"scores: {opened.scores_file}\npredictions: {opened.predictions}", highlight=False)
 
 
 @app.command()
@@ -137,6 +140,7 @@ def balance(
     gpus: Gpus = None,
 ) -> None:
     """Find the tasks' weights by CoTBal and train with them. The same command goes on with what was stopped."""
+    require_one("balance")
     forced = [f"balance.cotbal.on_degenerate={on_degenerate}"] if on_degenerate is not None else []
     settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
     place = place_of(slots, ray, cpus, gpus)
@@ -354,10 +358,11 @@ def _complain(line: str) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line and status 2."""
     quieten()
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
     try:
         app()
     except EquipoiseError as error:
-        _complain(str(error))
+        _end_together(error)
         sys.exit(2)
     except KeyboardInterrupt:
         print(
@@ -369,11 +374,30 @@ def main() -> None:
         _leave_group()
 
 
+def _end_together(error: EquipoiseError) -> None:
+    """Say an error once, before any of a launcher's processes ends: the launcher then ends all others."""
+    distributed = _group()
+    if distributed is None and os.environ.get("RANK", "0") != "0":
+        time.sleep(60)  # no process has met another yet: the first one finds the same
+    if not isinstance(error, Elsewhere):
+        _complain(str(error))
+    if distributed is not None and error.agreed:
+        with suppress(RuntimeError):
+            distributed.barrier()
+
+
 def _leave_group() -> None:
     """A process that a launcher started must leave its group: ended inside one, gloo's threads may abort it."""
-    distributed = sys.modules.get("torch.distributed")  # imported only where a command needed it
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+    distributed = _group()
+    if distributed is not None:
         distributed.destroy_process_group()
+
+
+def _group() -> Any:
+    """torch.distributed where this process is in a group, else None."""
+    distributed: Any = sys.modules.get("torch.distributed")  # imported only where a command needed it
+    met = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed if met else None
 
 
 if __name__ == "__main__":

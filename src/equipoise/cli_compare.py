@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from equipoise.options import Cpus, Gpus, OnRay, Overrides, RecipeFile, Slots, console, place_of, recipe_of
+from equipoise.options import Cpus, Gpus, OnRay, Overrides, RecipeFile, Slots, console, place_of, recipe_of, require_one
 
 
 def compare(
@@ -36,6 +36,7 @@ def compare(
     gpus: Gpus = None,
 ) -> None:
     """Train several methods with several seeds and compare them. The same command goes on with what was stopped."""
+    require_one("compare")
     from equipoise.comparing.methods import baseline_of, parse_methods, parse_seeds
 
     named, numbers = parse_methods(methods, method or []), parse_seeds(seeds)

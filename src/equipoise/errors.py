@@ -2,7 +2,13 @@
 
 
 class EquipoiseError(Exception):
-    """Base of all errors below; the command line prints its message and exits with status 2."""
+    """Base of all errors below; the command line prints its message and exits with status 2.
+
+    Attributes:
+        agreed: of several processes, whether all know of it.
+    """
+
+    agreed = False
 
 
 class RecipeError(EquipoiseError):
@@ -27,3 +33,7 @@ class RunError(EquipoiseError):
 
 class DivergenceError(EquipoiseError):
     """Training that cannot go on: its numbers are not finite, or nothing is left to learn from."""
+
+
+class Elsewhere(EquipoiseError):
+    """What ended another of several processes, which says it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from equipoise.errors import RecipeError
+from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
 
@@ -37,6 +38,19 @@ Gpus = Annotated[
 def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Recipe:
     """A recipe with what the command line puts over it."""
     return load_recipe(path, [*(overrides or []), *([f"train.seed={seed}"] if seed is not None else [])])
+
+
+def require_one(command: str) -> None:
+    """Refuse the processes of a launcher to a command that starts its own, where it wants any.
+
+    Raises:
+        RunError: there are several.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise RunError(
+            f"found {processes} processes; equipoise {command} takes no launcher (torchrun, accelerate): start it by itself"
+        )
 
 
 def place_of(slots: int | None, ray: str | None, cpus: float, gpus: float | None) -> Where:

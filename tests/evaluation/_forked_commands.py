@@ -6,6 +6,7 @@ usage: _forked_commands.py, which reads a line of JSON from its input for each c
 A command has `arguments` and may have
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
+- `processes`: how many processes share it (see `processes/_forked_group.py`),
 - `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write.
 """
 
@@ -17,6 +18,7 @@ import resource
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,8 +108,13 @@ def main(*arguments: str) -> None:
         execute(json.loads(arguments[0]))
         return
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    sys.path.append(str(Path(__file__).parents[1]))
+    from processes._forked_group import fork_group
+
     for line in sys.stdin:
-        print(json.dumps(fork(json.loads(line))), file=answers, flush=True)
+        command = json.loads(line)
+        answer = fork_group(command, execute) if command.get("processes") else fork(command)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

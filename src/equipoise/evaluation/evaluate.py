@@ -9,13 +9,11 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -41,12 +39,12 @@ from equipoise.metrics import METRICS
 from equipoise.metrics.score import Score
 from equipoise.models import loading
 from equipoise.recipe import Recipe, Task
+from equipoise.training.processes import agreed, join
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 
 Split = Literal["validation", "test"]
 EngineName = Literal["transformers", "vllm"]
 Advance = Callable[[int], None]
-PATIENCE = timedelta(days=7)  # how long a process waits for the slower ones
 
 
 def evaluate(
@@ -90,15 +88,15 @@ def evaluate(
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     state = _state()
-    with console.status("reading data") if state.is_main_process else nullcontext():
+    with agreed(state), console.status("reading data") if state.is_main_process else nullcontext():
         questions = _questions(recipe, split, controls) if split is not None else []
         validation = _validation(recipe) if validation_loss else Mixture({})
-    if split is None and not validation:
-        raise RecipeError(f"{run.path}: no task has a validation part with answers")
-    if split is not None and not questions:
-        raise RecipeError(f"{run.path}: no task has both a metric and a {split} part")
-    job = _Job(run, recipe, questions, engine, batch_size, state)
-    job.check()
+        if split is None and not validation:
+            raise RecipeError(f"{run.path}: no task has a validation part with answers")
+        if split is not None and not questions:
+            raise RecipeError(f"{run.path}: no task has both a metric and a {split} part")
+        job = _Job(run, recipe, questions, engine, batch_size, state)
+        job.check()
     if state.is_main_process:
         _sweep(run)
 
@@ -303,12 +301,7 @@ def print_scores(scores: dict[str, Any], console: Console) -> None:
 
 
 def _state() -> PartialState:
-    """The processes; on a CPU accelerate looks for others only when it is told to stay there."""
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != state.num_processes:
-        raise RunError(f"{started} processes were started, and on {state.device.type} they cannot share the samples")
-    return state
+    return join(cpu=not torch.accelerator.is_available())
 
 
 def _bar(console: Console, hidden: bool) -> Progress:

@@ -24,14 +24,16 @@ from torch import nn
 from equipoise.errors import PartitionError
 from equipoise.modules import label_drift, theory
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
-from equipoise.modules.drift import Batch, Drifts, look_back, measure
-from equipoise.modules.forward import RandomState, placeholder_tokens, subset
+from equipoise.modules.drift import Batch, look_back, measure
+from equipoise.modules.forward import RandomState, draw, placeholder_tokens
 from equipoise.modules.partition import LLM, Partition, split_param_groups
 from equipoise.modules.per_sample import PerSampleGradients
+from equipoise.modules.processes import ALONE, Processes, share
 from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
 from equipoise.modules.snapshot import Values, snapshot
 from equipoise.modules.step_guard import BatchStatistics, Refusal, StepGuard, hold_still, overflow
+from equipoise.modules.tally import Drifts
 from equipoise.modules.undo import LastStep, can_undo
 from equipoise.recipe import Coordination
 
@@ -51,6 +53,8 @@ class Coordinator:
         coordination: the settings.
         division: the model's modules.
         total_steps: optimizer steps of the run, where known.
+        processes: which train this model together, each on batches of its own, so that gradients are the same in all
+            when `before_step` is called. What is measured is that of all their samples, and all find the same.
 
     Raises:
         PartitionError: fewer than two modules learn while the schedule is not `constant`, or no such reference.
@@ -63,11 +67,13 @@ class Coordinator:
         coordination: Coordination,
         division: Partition,
         total_steps: int | None = None,
+        processes: Processes = ALONE,
     ):
         self.model = model
         self.optimizer = optimizer
         self.settings = coordination
         self.division = division
+        self.processes = processes
         modules = list(division.trainable)
         self.balanced = len(modules) >= 2 and LLM in modules
         if coordination.schedule != "constant":
@@ -88,7 +94,7 @@ class Coordinator:
             self._record_gradients()
         self.window = BalanceWindow(modules, self.reference, coordination.window, coordination.average)
         self.amplification = coordination.amplification or 1.0
-        self.guard = StepGuard()
+        self.guard = StepGuard(says=processes.number == 0)
         self._statistics = BatchStatistics(model)
         self.step = 0
         self.skipped = 0
@@ -217,8 +223,8 @@ class Coordinator:
 
     def _record_gradients(self) -> None:
         """Record gradients by sample from now on, where the model allows it."""
-        recorder = PerSampleGradients(self.model, self.division, self.settings.samples, self.settings.seed)
-        self._recorder = recorder
+        samples = share(self.processes, self.settings.samples)
+        self._recorder = PerSampleGradients(self.model, self.division, samples, self.settings.seed, self.processes)
         self._finish_recording()
 
     def _finish_recording(self) -> None:
@@ -227,7 +233,8 @@ class Coordinator:
             return
         self._recorder.finish()
         if self._recorder.reason is not None:
-            logger.warning("estimator per-sample: %s; sampled is used instead", self._recorder.reason)
+            if self.processes.number == 0:
+                logger.warning("estimator per-sample: %s; sampled is used instead", self._recorder.reason)
             self.estimator, self._recorder = "sampled", None
 
     @property
@@ -268,12 +275,11 @@ class Coordinator:
     def _look_back(self, previous: Values) -> tuple[Drifts, dict[str, Values]]:
         if self._recorder is not None:
             return label_drift.look_back(self._recorder, self.division, previous, self.regularises)
-        count = self.settings.regulariser_samples
-        if count is None:
-            return look_back(self.model, self.division, previous, self._batches, self._states, self.regularises)
-        drawn = self._sample(count)
-        batches, states = [batch for _, batch in drawn], [self._states[position] for position, _ in drawn]
-        return look_back(self.model, self.division, previous, batches, states, self.regularises)
+        count, batches, states = self.settings.regulariser_samples, self._batches, self._states
+        if count is not None:
+            drawn = self._sample(count)
+            batches, states = [batch for _, batch in drawn], [self._states[position] for position, _ in drawn]
+        return look_back(self.model, self.division, previous, batches, states, self.regularises, self.processes)
 
     def _measure(self, before: Values) -> Drifts:
         settings = self.settings
@@ -297,42 +303,30 @@ class Coordinator:
     def _measure_by_forwards(self, before: Values, theory: bool) -> Drifts:
         exact = self.estimator == "exact"
         batches = self._batches if exact else [batch for _, batch in self._sample(self.settings.samples)]
-        drifts = measure(self.model, self.division, before, batches, self.amplification, theory)
+
+        def at(amplification: float, theory: bool = False) -> Drifts:
+            return measure(self.model, self.division, before, batches, amplification, theory, self.processes)
+
+        drifts = at(self.amplification, theory)
         measured = self.step // self._every
         while self.amplification > 1 and measured % self.settings.window == 0:
-            if not drifts.usable and not measure(self.model, self.division, before, batches).usable:
+            if not drifts.usable and not at(1.0).usable:
                 break  # not amplification's doing, and it would be given up for ever
-            twice = measure(self.model, self.division, before, batches, 2 * self.amplification)
+            twice = at(2 * self.amplification)
             # Quadratic: d(2c) = 4 d(c), so the drifts, given back divided by c squared, should agree.
             ratios = [twice.by_module[n] / d if d > 0 else math.inf for n, d in drifts.by_module.items()]
             if all(0.75 <= ratio <= 1.25 for ratio in ratios):
                 break
             self.amplification = max(1.0, self.amplification / 2)
-            drifts = measure(self.model, self.division, before, batches, self.amplification, theory)
+            drifts = at(self.amplification, theory)
         if self.settings.amplification not in (None, 1.0):
             self._record["amplification"] = drifts.amplification
         return drifts
 
     def _sample(self, count: int) -> list[tuple[int, Batch]]:
-        """Draw samples of the step's batch, evenly from its micro-batches, the same ones whenever this step is run.
-
-        Returns:
-            The number of each micro-batch that gives any, and what it gives.
-        """
+        """This process's share of so many samples of the step's batch, the same ones whenever this step is run."""
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        left = count
-        placeholders = placeholder_tokens(self.model)
-        drawn: list[tuple[int, Batch]] = []
-        # The smallest first, so that what they lack is drawn from the larger ones.
-        by_size = sorted(enumerate(self._batches), key=lambda pair: pair[1]["labels"].shape[0])
-        for taken, (position, batch) in enumerate(by_size):
-            share = -(-left // (len(self._batches) - taken))
-            if share == 0:
-                break
-            left -= min(share, batch["labels"].shape[0])
-            indices = torch.randperm(batch["labels"].shape[0], generator=generator)[:share].sort().values
-            drawn.append((position, subset(batch, indices.to(batch["labels"].device), placeholders)))
-        return sorted(drawn, key=lambda pair: pair[0])
+        return draw(self._batches, share(self.processes, count), generator, placeholder_tokens(self.model))
 
     def _take(self, drifts: Drifts, step: int) -> None:
         """Enter one measurement into the window, the schedule and the record."""
@@ -368,7 +362,7 @@ class Coordinator:
     def _skip(self, drifts: Drifts, step: int) -> None:
         """Leave a measurement out: a zero, non-finite or sub-floor drift says nothing about balance."""
         self.skipped += 1
-        if self.skipped == 1:
+        if self.skipped == 1 and self.processes.number == 0:
             shown = ", ".join(f"{name} {drift:.3g}" for name, drift in drifts.by_module.items())
             logger.warning(
                 "step %d: no balance measured, drifts are %s (usable above %.2g); such steps are left out and counted",

@@ -117,6 +117,32 @@ def subset(inputs: Mapping[str, Any], indices: torch.Tensor, placeholders: Seque
     return {name: value[indices] if name in tensors else value for name, value in inputs.items()}
 
 
+def draw(
+    batches: Sequence[Mapping[str, Any]], count: int, generator: torch.Generator, placeholders: Sequence[int] = ()
+) -> list[tuple[int, dict[str, Any]]]:
+    """Draw samples, evenly from all batches.
+
+    Args:
+        batches: as for `subset`.
+        count: how many; where a batch cannot be divided, there are more.
+
+    Returns:
+        The number of each batch that gives any, and what it gives. As many give any whatever their sizes are.
+    """
+    left = count
+    drawn: list[tuple[int, dict[str, Any]]] = []
+    # The smallest first, so that what they lack is drawn from the larger ones.
+    by_size = sorted(enumerate(batches), key=lambda pair: pair[1]["labels"].shape[0])
+    for taken, (position, batch) in enumerate(by_size):
+        share = -(-left // (len(batches) - taken))
+        if share == 0:
+            break
+        left -= min(share, batch["labels"].shape[0])
+        indices = torch.randperm(batch["labels"].shape[0], generator=generator)[:share].sort().values
+        drawn.append((position, subset(batch, indices.to(batch["labels"].device), placeholders)))
+    return sorted(drawn, key=lambda pair: pair[0])
+
+
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
     """Measure inside: eval mode, no gradients; every module's train/eval flag and all random states come back."""

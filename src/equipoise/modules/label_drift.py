@@ -14,18 +14,19 @@ so dropout is on as it was there. `equipoise bench fidelity` holds the estimate 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import logsigmoid
 
-from equipoise.modules.drift import Drifts, floor
+from equipoise.modules.drift import floor
 from equipoise.modules.forward import GROUPS
 from equipoise.modules.partition import LLM, Partition
 from equipoise.modules.per_sample import PerSampleGradients, Recorded
+from equipoise.modules.processes import add_gradients
 from equipoise.modules.snapshot import Values, extrapolate, holding
+from equipoise.modules.tally import Drifts, Tally
 
 #: Above this root mean square of gaps (natural log of odds) a step is too large to be seen from its beginning alone.
 LARGEST_GAP = 2.0
@@ -58,8 +59,6 @@ def measure(recorder: PerSampleGradients, division: Partition, before: Values, a
         before: theta_t of every trainable parameter.
         amplification: of the encoder's steps, whose effect on the embeddings could drown in 16 bits' rounding.
     """
-    if not recorder.parts:
-        return _nothing(division)
     after = extrapolate(dict(division.parameters()), before, amplification)
     changes = {
         name: recorder.along(_llm_step(division, before))
@@ -86,8 +85,6 @@ def look_back(
         with_gradients: off where the drifts alone are wanted.
     """
     gradients: dict[str, Values] = {name: {} for name in division.trainable}
-    if not recorder.parts:
-        return _nothing(division), gradients
     now = {name: parameter.detach() for name, parameter in division.parameters()}
     changes = {}
     for name in division.trainable:
@@ -98,12 +95,10 @@ def look_back(
         else:
             sums = gradients[name] if with_gradients else None
             changes[name] = _encoder_change(recorder, division, name, now, previous, -1.0, sums)
+    if with_gradients:
+        for name, module in division.trainable.items():
+            gradients[name] = add_gradients(recorder.processes, gradients[name], module.trainable)
     return _drifts(recorder, changes, past=True), gradients
-
-
-def _nothing(division: Partition) -> Drifts:
-    """Of a step of which no recorded sample supervises anything: not usable."""
-    return Drifts(dict.fromkeys(division.trainable, 0.0), 0, 0.0)
 
 
 def _llm_step(division: Partition, before: Values) -> Values:
@@ -132,7 +127,6 @@ def _encoder_change(
     own = division.trainable[name].trainable
     others = {n: p for other, m in division.trainable.items() if other != LLM for n, p in m.trainable.items()}
     values = {n: (moved if n in own else rest)[n] for n in others}
-    samples = _supervised(recorder)
     found = []
     for part in recorder.parts:
         gradients_STD = part.embedding_gradients_STD
@@ -147,14 +141,14 @@ def _encoder_change(
             found.append(products.sum(dim=(1, 2)) * scale)
             if sums is None:
                 continue
-            weights_S = _coefficients_of(part, found[-1], samples).to(gradients_STD.dtype)
+            weights_S = _coefficients_of(part, found[-1], recorder.supervised).to(gradients_STD.dtype)
             pulled = torch.autograd.grad(
                 embeddings_STD, list(own.values()), gradients_STD * weights_S[:, None, None], allow_unused=True
             )
         for weight, gradient in zip(own, pulled, strict=True):
             if gradient is not None:
                 sums[weight] = sums[weight] + gradient if weight in sums else gradient
-    return torch.cat(found)
+    return torch.cat(found) if found else torch.zeros(0)
 
 
 @dataclass
@@ -189,40 +183,30 @@ def _by_sample(part: Recorded, values_K: torch.Tensor) -> torch.Tensor:
 
 def _drifts(recorder: PerSampleGradients, changes: Mapping[str, torch.Tensor], past: bool = False) -> Drifts:
     """Mean drifts; `past`: of a step that led to where the gradients were taken, not of one from there."""
-    sums = dict.fromkeys(changes, 0.0)
-    by_group: dict[int, dict[str, list[float]]] = {}
-    squares = dict.fromkeys(changes, 0.0)
-    samples, lowest = 0, 0.0
+    tally = Tally(changes)
     for part in recorder.parts:
         tokens_S = _tokens(part)
         present = (tokens_S > 0).nonzero().squeeze(-1).tolist()
-        samples += len(present)
-        lowest = floor(part.log_probs_K.dtype)
+        tally.see(len(present), floor(part.log_probs_K.dtype))
         groups: list[int] = part.inputs[GROUPS].tolist() if GROUPS in part.inputs else []
         for name, change in changes.items():
             choices = _choices(part, change[part.rows])
             gap_K = choices.gap_S[part.samples_K.cpu()]
             before_K = choices.logits_K - gap_K if past else choices.logits_K
             divergence_K = bernoulli_kl(before_K, gap_K)
-            squares[name] += choices.gap_S.square().sum().item()
+            tally.squares[name] += choices.gap_S.square().sum().item()
             means = (_by_sample(part, divergence_K) / tokens_S.clamp(min=1)).tolist()
-            sums[name] += sum(means)
+            tally.sums[name] += sum(means)
             for sample in present if groups else ():
                 row = sample if part.chosen is None else int(part.chosen[sample])
-                by_group.setdefault(int(groups[row]), {}).setdefault(name, []).append(means[sample])
-    grouped = {
-        group: {name: sum(values) / len(values) for name, values in modules.items()}
-        for group, modules in by_group.items()
-    }
-    drifts = {name: total / max(samples, 1) for name, total in sums.items()}
-    gap = math.sqrt(max(squares.values()) / max(samples, 1))
-    return Drifts(drifts, samples, lowest, by_group=grouped, gap=gap)
+                tally.see_group(int(groups[row]), name, means[sample])
+    return tally.over(recorder.processes).drifts()
 
 
 def _coefficients(recorder: PerSampleGradients, change_S: torch.Tensor) -> torch.Tensor:
     """[S], `_coefficients_of` all that was recorded."""
-    samples = _supervised(recorder)
-    return torch.cat([_coefficients_of(part, change_S[part.rows], samples) for part in recorder.parts])
+    parts = [_coefficients_of(part, change_S[part.rows], recorder.supervised) for part in recorder.parts]
+    return torch.cat(parts) if parts else change_S
 
 
 def _coefficients_of(part: Recorded, change_S: torch.Tensor, samples: int) -> torch.Tensor:
@@ -236,11 +220,6 @@ def _coefficients_of(part: Recorded, change_S: torch.Tensor, samples: int) -> to
     moved_K = torch.sigmoid(choices.logits_K) - torch.sigmoid(choices.logits_K - gap_K)
     mean_S = _by_sample(part, moved_K) / _tokens(part).clamp(min=1)
     return (mean_S * choices.gap_by_change_S / samples).to(change_S)
-
-
-def _supervised(recorder: PerSampleGradients) -> int:
-    """How many recorded samples supervise anything; one at least, where anything was recorded."""
-    return sum(int((_tokens(part) > 0).sum()) for part in recorder.parts)
 
 
 def _tokens(part: Recorded) -> torch.Tensor:

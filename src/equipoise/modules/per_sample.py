@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from equipoise.modules.forward import GROUPS, IGNORED, RandomState, batch_norms, replaying
 from equipoise.modules.partition import LLM, Partition, base_model, find_decoder
+from equipoise.modules.processes import ALONE, Processes
 from equipoise.modules.snapshot import Values
 
 Batch = dict[str, Any]
@@ -65,16 +66,19 @@ class PerSampleGradients:
         division: its modules.
         samples: the bound; the micro-batches' first ones, drawn at random where a micro-batch has more than are left.
         seed: of the drawing.
+        processes: which record together, each so many samples at most.
 
     Attributes:
-        reason: why there are none, in words; None while all is well. Once set it stays.
+        reason: why there are none, in words; None while all is well. Once set it stays, in all processes.
         parts: by micro-batch what was recorded, after `finish`.
+        supervised: how many of the recorded samples of all processes supervise anything, after `finish`.
     """
 
-    def __init__(self, model: nn.Module, division: Partition, samples: int, seed: int):
+    def __init__(self, model: nn.Module, division: Partition, samples: int, seed: int, processes: Processes = ALONE):
         self.model = model
         self.samples = samples
         self.seed = seed
+        self.processes = processes
         self.decoder = find_decoder(model)
         base = base_model(model)
         self.head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
@@ -89,6 +93,7 @@ class PerSampleGradients:
         self._handles: list[Any] = []
         self._filled = 0
         self.trusted = False
+        self.supervised = 0
 
     def _obstacle(self, division: Partition, weights: Mapping[str, nn.Parameter]) -> str | None:
         """What in the model rules per-sample gradients out."""
@@ -131,8 +136,14 @@ class PerSampleGradients:
             vars(module)["per_sample"] = self._current  # for layers whose forward does not call their parts
 
     def finish(self) -> None:
-        """The last backward of the step is done."""
+        """The last backward of the step is done. Processes agree on whether they have its gradients."""
         self._close()
+        supervised = sum(part.samples_K.unique().numel() for part in self.parts)
+        everybody = self.processes.gather([supervised, self.trusted, *map(ord, self.reason or "")])
+        self.supervised = int(sum(numbers[0] for numbers in everybody))
+        self.trusted = any(numbers[1] for numbers in everybody)
+        reasons = ("".join(chr(int(letter)) for letter in numbers[2:]) for numbers in everybody)
+        self.reason = next((reason for reason in reasons if reason), None)
 
     def forget(self) -> None:
         """Let go of all that was recorded, of a micro-batch that was broken off too."""
@@ -168,7 +179,7 @@ class PerSampleGradients:
             for name, gradients in part.gradients.items():
                 change += gradients.to(step[name].dtype) @ step[name].flatten()
             changes.append(change)
-        return torch.cat(changes)
+        return torch.cat(changes) if changes else torch.zeros(0)
 
     def combined(self, coefficients_S: torch.Tensor) -> Values:
         """The LLM's gradients, summed with these coefficients, by parameter name."""

@@ -93,12 +93,16 @@ class BatchStatistics:
 class StepGuard:
     """Judges the steps of a run.
 
+    Args:
+        says: whether it warns: one of several processes does.
+
     Attributes:
         skipped: how many steps were not made.
         in_a_row: how many of the last ones, one after the other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, says: bool = True):
+        self._says = says
         self.skipped = 0
         self.in_a_row = 0
         self._first = 0  # of those in a row
@@ -144,7 +148,8 @@ class StepGuard:
         kind = refusal.why.split(" of ")[0]
         if kind not in self._said:
             self._said.add(kind)
-            logger.warning("step %d is not made: %s; such steps are left out and counted", step, refusal.why)
+            level = logging.WARNING if self._says else logging.DEBUG
+            logger.log(level, "step %d is not made: %s; such steps are left out and counted", step, refusal.why)
 
     @property
     def verdict(self) -> str | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from equipoise.modules.drift import Drifts
 from equipoise.modules.partition import LLM
+from equipoise.modules.tally import Drifts
 
 
 def convergence_factor(kappa: float, previous: float | None) -> float | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
@@ -24,13 +27,14 @@ import equipoise
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
-from equipoise.errors import DataError, RecipeError, RunError
+from equipoise.errors import DataError, DivergenceError, Elsewhere, RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
 from equipoise.modules.schedules import build_schedule
 from equipoise.recipe import Data, Recipe
+from equipoise.training.processes import agreed, from_first, join, noticing_ends, started
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 from equipoise.training.task_weighting import TaskCollator, build
@@ -48,6 +52,8 @@ OURS = frozenset(
     }
 )  # fmt: skip
 
+A_DAY = 24 * 60 * 60  # seconds that one process waits for another, which may index its data meanwhile
+
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Those that are known to get the log under its own names."""
 
@@ -55,7 +61,7 @@ TRACKERS = ("tensorboard", "wandb", "trackio")
 def train(
     recipe: Recipe, folder: Path, console: Console, resume: bool = False, name: str | None = None
 ) -> RunDirectory:
-    """Tune a model as the recipe says.
+    """Tune a model as the recipe says; processes that a launcher started do it together, and the first one writes.
 
     Args:
         recipe: validated.
@@ -68,58 +74,84 @@ def train(
         The finished run.
 
     Raises:
-        RunError: the folder holds a run and `resume` is off, or holds another recipe's run.
+        RunError: the folder holds a run and `resume` is off, or another recipe's run, or one of another number of
+            processes; or one of the processes is lost.
         RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RunError(
-            "equipoise train runs in one process so far; for several, use BalancedTrainer in your own script"
-        )
+    state = join(_on_cpu(recipe), timedelta(seconds=recipe.train.arguments.get("ddp_timeout", A_DAY)))
+    first = state.is_main_process
+    console = console if first else Console(quiet=True)
     run = RunDirectory(folder)
-    _check_folder(run, recipe, resume)
-    run.sweep()
-    if run.done:
+    with agreed(state):
+        if first:
+            _check_folder(run, recipe, resume, state.num_processes)
+            run.sweep()
+    if from_first(state, lambda: run.done):
         console.print(f"{folder}: already finished")
         return run
-    samples = read_mixture(recipe, "train", console.print)
-    validation = read_mixture(recipe, "validation", console.print) if recipe.train.eval_steps is not None else None
-    preflight(recipe)
-
-    write_atomically(run.recipe_file, recipe.to_yaml())
-    write_json(run.path / "environment.json", environment())
-    found = {"train": left_out(samples), **({"validation": left_out(validation)} if validation is not None else {})}
-    write_json(run.data_file, found)
-    print_left_out(found, console)
-    model = load_to_train(recipe)
-    processor = loading.load_processor(recipe.model)
+    if state.num_processes > 1:
+        with agreed(state):  # one process on each machine indexes the data, and the others find the index
+            _ = _read(recipe, console) if state.is_local_main_process else None
+    with agreed(state):
+        trainer = _prepare(recipe, run, console, state)
     report = ProgressReport(console, name or recipe.balance.modules.schedule)
-    trainer = build_trainer(recipe, run, model, processor, samples, validation)
     trainer.add_callback(report)
-    rows = module_rows(trainer.division, recipe)
-    write_json(run.path / "modules.json", rows)
-    print_modules(rows, console)
 
-    checkpoint = run.newest_checkpoint() if resume else None
+    checkpoint = from_first(state, lambda: run.newest_checkpoint() if resume else None)
     if checkpoint is not None and run.is_last(checkpoint):
         # Killed between its last checkpoint and its end. Trainer asks whether to stop only after one more step.
-        run.rewind(run.step_of(checkpoint))
+        if first:
+            run.rewind(run.step_of(checkpoint))
         trainer._load_from_checkpoint(str(checkpoint))
     else:
-        if checkpoint is None:
+        if checkpoint is None and first:
             run.rewind(0)
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+            with noticing_ends(state):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        except DivergenceError as error:  # in all processes at once, for all decide by the same numbers
+            ending = error if first else Elsewhere("the first process says why")
+            ending.agreed = True
+            raise ending from None
         except DataError as error:
             # One from a DataLoader's worker process carries that process's whole traceback, itself the last line.
             raise DataError(str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from error
         finally:
             report.close()
     tuned = trainer.accelerator.unwrap_model(trainer.model)
-    _save_model(run.model, tuned, processor)
-    if recipe.model.lora is not None and recipe.model.lora.merge:
-        _save_model(run.merged, merged(tuned), processor)
-    write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
+    with agreed(state):
+        if first:
+            _save_model(run.model, tuned, trainer.processing_class)
+            if recipe.model.lora is not None and recipe.model.lora.merge:
+                _save_model(run.merged, merged(tuned), trainer.processing_class)
+            write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
+
+
+def _read(recipe: Recipe, console: Console) -> tuple[Mixture, Mixture | None]:
+    """The samples to train on and, where the recipe validates, those to validate on."""
+    samples = read_mixture(recipe, "train", console.print)
+    return samples, read_mixture(recipe, "validation", console.print) if recipe.train.eval_steps is not None else None
+
+
+def _prepare(recipe: Recipe, run: RunDirectory, console: Console, state: PartialState) -> RunTrainer:
+    """Read and check everything, write down what is trained, and load it."""
+    samples, validation = _read(recipe, console)
+    preflight(recipe)
+    if state.is_main_process:
+        write_atomically(run.recipe_file, recipe.to_yaml())
+        write_json(run.path / "environment.json", {**environment(), "processes": state.num_processes})
+        parts = {"train": samples, **({"validation": validation} if validation is not None else {})}
+        found = {name: left_out(mixture) for name, mixture in parts.items()}
+        write_json(run.data_file, found)
+        print_left_out(found, console)
+    model = load_to_train(recipe)
+    trainer = build_trainer(recipe, run, model, loading.load_processor(recipe.model), samples, validation)
+    rows = module_rows(trainer.division, recipe)
+    if state.is_main_process:
+        write_json(run.path / "modules.json", rows)
+    print_modules(rows, console)
+    return trainer
 
 
 def load_to_train(recipe: Recipe) -> PreTrainedModel | PeftModel:
@@ -161,7 +193,7 @@ class RunTrainer(BalancedTrainer):
         collator = self.data_collator.collator if isinstance(self.data_collator, TaskCollator) else self.data_collator
         assert isinstance(collator, Collator)
         assert self.model is not None
-        loss = token_loss(self.model, collator, dataset, self.args.per_device_eval_batch_size)
+        loss = token_loss(self.model, collator, dataset, self.args.per_device_eval_batch_size, self._processes)
         metrics = {f"{metric_key_prefix}_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -224,9 +256,9 @@ def training_arguments(recipe: Recipe, run: RunDirectory, samples: int, validate
     settings = recipe.train
     rates = settings.learning_rate
     steps = settings.max_steps or _steps(samples, recipe)
-    has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     return dict(
-        **{"use_cpu": not has_accelerator, **settings.arguments},
+        # A micro-batch of text alone leaves the encoder without gradients, on some processes or on all.
+        **{"ddp_find_unused_parameters": True, **settings.arguments, "use_cpu": _on_cpu(recipe)},
         output_dir=str(run.checkpoints),
         learning_rate=rates if isinstance(rates, float | int) else max(rates.values()),
         num_train_epochs=settings.epochs,
@@ -258,6 +290,12 @@ def training_arguments(recipe: Recipe, run: RunDirectory, samples: int, validate
         disable_tqdm=True,
         seed=settings.seed,
     )
+
+
+def _on_cpu(recipe: Recipe) -> bool:
+    has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu: bool = recipe.train.arguments.get("use_cpu", not has_accelerator)
+    return on_cpu
 
 
 def build_trainer(
@@ -348,18 +386,25 @@ def environment() -> dict[str, str]:
     }
 
 
-def _check_folder(run: RunDirectory, recipe: Recipe, resume: bool) -> None:
+def _check_folder(run: RunDirectory, recipe: Recipe, resume: bool, processes: int) -> None:
     if run.recipe_file.is_file():
         if not resume:
             raise RunError(f"{run.path} already holds a run; --resume goes on with it, --out names another folder")
         if run.recipe() != recipe:
             raise RunError(f"{run.path} holds a run of another recipe; see its recipe.yaml, or name another folder")
+        if not run.done and any(run.checkpoints.glob("checkpoint-*")):
+            began = json.loads((run.path / "environment.json").read_text(encoding="utf-8")).get("processes", 1)
+            if began != processes:
+                raise RunError(
+                    f"{run.path} was begun by {began} processes and found {processes}: its batches would be others; "
+                    f"start {began}, or name another folder"
+                )
     elif run.path.is_dir() and any(not file.name.startswith(".") for file in run.path.iterdir()):
         raise RunError(f"{run.path} is not empty and holds no run; --out names another folder")
 
 
 def _steps(samples: int, recipe: Recipe) -> int:
-    per_step = recipe.train.batch_size * recipe.train.gradient_accumulation
+    per_step = recipe.train.batch_size * recipe.train.gradient_accumulation * started()
     return max(1, round(recipe.train.epochs * samples / per_step))
 
 

@@ -24,10 +24,12 @@ from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS, IGNORED
 from equipoise.modules.partition import partition, split_param_groups
+from equipoise.modules.processes import ALONE, Processes
 from equipoise.modules.step_guard import Refusal
 from equipoise.recipe import Coordination, TaskWeighting
 from equipoise.training.fast_paths import FastPaths, fast_paths
 from equipoise.training.fused_head import is_sft, weighing
+from equipoise.training.processes import TorchProcesses
 from equipoise.training.run_directory import LineLog, RunDirectory
 from equipoise.training.sound_numbers import SoundNumbers
 from equipoise.training.step_events import StepEvents
@@ -51,6 +53,7 @@ class BalanceMixin(SoundNumbers):
 
     coordination: Coordination
     coordinator: Coordinator | None
+    _processes: Processes
 
     def _begin_balance(
         self,
@@ -63,14 +66,15 @@ class BalanceMixin(SoundNumbers):
         fast_paths: FastPaths,
     ) -> None:
         measures = coordination.measure or coordination.schedule in ("commit", "commit-clr")
-        if self.accelerator.num_processes > 1 and measures:
+        parallel = self.accelerator.parallelism_config
+        if measures and parallel is not None and parallel.non_data_parallel_size > 1:
             raise PartitionError(
-                f"found {self.accelerator.num_processes} processes; drifts are measured in one process so far: "
-                "run one, or choose another schedule than commit and commit-clr and set measure: false"
+                f"found {parallel.non_data_parallel_size} processes to a batch (tensor, context or sequence "
+                "parallelism); drifts are measured over processes that each have batches of their own"
             )
         if coordination.amplification is None and (self.args.bf16 or self.args.fp16):
             coordination = replace(coordination, amplification=8.0)
-        for note in coordination.warnings():
+        for note in coordination.warnings() if self.is_world_process_zero() else ():
             logger.warning(note)
         assert self.model is not None
         self.coordination = coordination
@@ -88,6 +92,7 @@ class BalanceMixin(SoundNumbers):
                 )
         if coordination.schedule != "constant":
             self.division.require_balance(f"schedule {coordination.schedule}")
+        self._processes = TorchProcesses(self.args.device) if self.accelerator.num_processes > 1 else ALONE
         self._run = RunDirectory(log_folder or Path(self.args.output_dir or "trainer_output"))
         self._metrics_log: LineLog | None = None
         self._timings_log: LineLog | None = None
@@ -146,7 +151,7 @@ class BalanceMixin(SoundNumbers):
             raw = getattr(optimizer, "optimizer", optimizer)
             split_param_groups(raw, self.division, self._learning_rates)
             steps = self.state.max_steps or None
-            self.coordinator = Coordinator(self.model, raw, self.coordination, self.division, steps)
+            self.coordinator = Coordinator(self.model, raw, self.coordination, self.division, steps, self._processes)
             if self._task_settings is not None:
                 self._tasks = TaskBalance(self._task_settings, self._task_names, steps)
         return optimizer
@@ -264,7 +269,9 @@ class BalanceMixin(SoundNumbers):
         state = {"modules": self.coordinator.state_dict()}
         if self._tasks is not None:
             state["tasks"] = self._tasks.state_dict()
-        torch.save(state, Path(output_dir) / STATE_FILE)
+        if self.args.should_save:  # the same in all processes
+            torch.save(state, Path(output_dir) / STATE_FILE)
+        self.accelerator.wait_for_everyone()  # each has written its random states
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -1,0 +1,108 @@
+"""Starts a command once in each of several processes, as torchrun does, but as forks of one that has imported all.
+
+Where one of them ends with an error, the others are ended too (SIGTERM), after the second that torchrun takes to see it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+MERCY = 1.0  # seconds that the others have
+DEADLINE = 120.0
+
+
+def fork_group(command: dict[str, Any], execute: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Execute a command in `processes` forks; their statuses (negative: the signal) and what each printed.
+
+    A command may also have
+    - `cases`: the arguments of `_training.py`, which is run in place of equipoise,
+    - `dies`: [process, step]: SIGKILL at the end of a training step.
+    """
+    count = command["processes"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    printed = [tempfile.TemporaryFile() for _ in range(count)]
+    children = []
+    for number in range(count):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(
+                RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+                MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+            )  # fmt: skip
+            os.dup2(printed[number].fileno(), 1)
+            os.dup2(printed[number].fileno(), 2)
+            _be(command, number, execute)
+        children.append(child)
+    statuses = _wait(children)
+    texts = []
+    for file in printed:
+        file.seek(0)
+        texts.append(file.read().decode(errors="replace"))
+        file.close()
+    return {"statuses": statuses, "printed": texts}
+
+
+def _be(command: dict[str, Any], number: int, execute: Callable[[dict[str, Any]], None]) -> None:
+    status = 1
+    try:
+        if command.get("dies", [None])[0] == number:
+            _die_after(command["dies"][1])
+        if "cases" in command:
+            from processes import _training
+
+            _training.main(*command["cases"])
+            _training.leave()
+        else:
+            execute(command)
+        status = 0
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _die_after(step: int) -> None:
+    from equipoise.training.trainer import BalanceMixin
+
+    end = BalanceMixin._end_step
+
+    def ended(self: Any) -> None:
+        end(self)
+        if self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    BalanceMixin._end_step = ended  # type: ignore[method-assign]
+
+
+def _wait(children: list[int]) -> list[int]:
+    """The statuses of all; nobody is waited for without end."""
+    found: dict[int, int] = {}
+    began = time.monotonic()
+    failed: float | None = None
+    while len(found) < len(children):
+        for child in children:
+            if child not in found:
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    found[child] = os.waitstatus_to_exitcode(status)
+        now = time.monotonic()
+        if failed is None and any(found.values()):
+            failed = now
+        if (failed is not None and now - failed > MERCY) or now - began > DEADLINE:
+            for child in set(children) - set(found):
+                os.kill(child, signal.SIGTERM if now - began <= DEADLINE else signal.SIGKILL)
+        time.sleep(0.02)
+    return [found[child] for child in children]
