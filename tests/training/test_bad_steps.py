@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_an_attached_trainer_is_guarded_too(make):
     [
         Coordination("commit", estimator="exact", regulariser_cap=None, window=3),
         Coordination("commit-clr", controller="servo", estimator="lookback", window=3),
-        Coordination("commit-clr", estimator="sampled", every=1, samples=2, window=3, amplification=8.0),
+        Coordination("commit-clr", estimator="sampled", every=1, samples=2, window=3),
         Coordination("feature-cd"),
         Coordination("constant", measure=False),
     ],
@@ -94,10 +95,9 @@ def test_one_bad_step_leaves_no_trace_in_the_state(make, coordination):
     state = trainer.coordinator.state_dict()
     assert bad.sound(state)
     for step, drifts in state["window"]["measurements"]:
-        assert step not in (3, 4) or coordination.estimator != "lookback"
+        assert step != 3  # that of the bad step
+        assert step != 2 or coordination.estimator != "lookback"  # which the bad batch would have shown
         assert all(drift > 0 for drift in drifts.values())
-    if coordination.amplification is not None:
-        assert state["amplification"] == 8.0
     assert trainer.coordinator.estimator == coordination.estimator
     for line in bad.strict_lines(Path(trainer.args.output_dir))[3:]:
         assert all(0 <= value <= 2 for key, value in line.items() if key.startswith("lr_factor/"))
@@ -159,7 +159,7 @@ def test_weights_that_overflow_end_the_run_and_enter_no_checkpoint(make, save_st
     """A step whose gradients are finite, at a rate that no float32 holds."""
     trainer = make(
         spoil={}, coordination=Coordination("constant", measure=False),
-        arguments={"learning_rate": 1e38, "warmup_steps": 1, "save_strategy": "steps", "save_steps": save_steps},
+        arguments={"learning_rate": 1e38, "warmup_steps": 1, "lr_scheduler_type": "constant_with_warmup", "save_strategy": "steps", "save_steps": save_steps},
     )  # fmt: skip
     with pytest.raises(DivergenceError, match="not finite") as error:
         trainer.train()
@@ -258,7 +258,7 @@ def test_a_bad_step_enters_no_weighters_state(make, dataset, weighter):
 
 def test_a_metric_that_is_not_finite_is_never_the_best(make, caplog):
     class Scored(bad.Following):
-        found = iter((math.nan, 2.0, -math.inf, 1.0, math.nan, 3.0))
+        found = itertools.chain((math.nan, 2.0, -math.inf, 1.0, math.nan), itertools.repeat(3.0))
 
         def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
             return {"eval_loss": next(self.found)}

@@ -5,7 +5,6 @@ From one run's log alone, of which nothing is taken on trust. A run without mish
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +17,9 @@ REASONS, LETTERS = 5, 200
 BEFORE, ENOUGH = 50, 20
 """Steps that a loss is compared with, those right before it; and fewest of them."""
 
-TIMES, SPREADS = 3.0, 10.0
-"""A loss spikes that is above so many times the median of the steps before, and lies so many of their median absolute
-deviations above it. Batches of unlike tasks differ by less; of noise that is normal, one step in 10^11 does."""
+TIMES = 3.0
+"""A loss spikes that is above so many times the highest of the steps before: batches of unlike tasks may lie decades
+apart, and come again and again."""
 
 Columns = Mapping[str, tuple[list[float], list[float]]]
 
@@ -95,27 +94,21 @@ class Mishaps:
 
 def _spikes(steps: Sequence[float], losses: Sequence[float]) -> list[str]:
     """A sentence on the losses that leap, in one pass."""
-    recent: deque[float] = deque()
-    ordered: list[float] = []
     found: list[tuple[float, float, float]] = []
-    for step, loss in zip(steps, losses, strict=True):
-        if len(ordered) >= ENOUGH:
-            middle = ordered[len(ordered) // 2]
-            if loss > TIMES * middle > 0:
-                spread = sorted(abs(value - middle) for value in ordered)[len(ordered) // 2]
-                if loss > middle + SPREADS * spread:
-                    found.append((step, loss, middle))
-        recent.append(loss)
-        insort(ordered, loss)
-        if len(recent) > BEFORE:
-            del ordered[bisect_left(ordered, recent.popleft())]
+    highest: deque[tuple[int, float]] = deque()  # falling, of the steps before; the first is the highest of them
+    for place, (step, loss) in enumerate(zip(steps, losses, strict=True)):
+        while highest and highest[0][0] < place - BEFORE:
+            highest.popleft()
+        if place >= ENOUGH and loss > TIMES * highest[0][1] > 0:
+            found.append((step, loss, highest[0][1]))
+        while highest and highest[-1][1] <= loss:
+            highest.pop()
+        highest.append((place, loss))
     if not found:
         return []
-    step, loss, middle = max(found, key=lambda spike: spike[1] / spike[2])
-    more = f", the highest of {len(found):,} such steps" if len(found) > 1 else ""
-    return [
-        f"The loss spiked at step {step:,.0f}: {loss:.3g} after a median of {middle:.3g} in the steps before{more}."
-    ]
+    step, loss, before = max(found, key=lambda spike: spike[1])
+    more = f" (the highest of {len(found):,} such steps)" if len(found) > 1 else ""
+    return [f"The loss spiked at step {step:,.0f}: {loss:.3g}, after {before:.3g} at most in the steps before{more}."]
 
 
 def _count(of: dict[str, list[int]], key: str, step: int) -> None:
