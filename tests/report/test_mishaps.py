@@ -76,9 +76,8 @@ def test_a_loss_that_leaps_is_named(height):
     lines = plain()
     lines[45]["loss"] = height
     [sentence] = said(lines)
-    assert re.fullmatch(
-        rf"The loss spiked at step 46: {re.escape(f'{height:.3g}')}, after 2\.\d+ at most in the steps before\.", sentence
-    )
+    shown = re.escape(f"{height:.3g}")
+    assert re.fullmatch(rf"The loss spiked at step 46: {shown}, after 2\.\d+ at most in the steps before\.", sentence)
     lines[50]["loss"] = 1e7
     assert said(lines)[0].startswith("The loss spiked at step 51: 1e+07, after ")
     assert said(lines)[0].endswith(" (the highest of 2 such steps).")

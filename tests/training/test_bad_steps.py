@@ -12,7 +12,6 @@ import torch
 from transformers import Trainer
 
 from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
-from equipoise.data.readers import jsonl
 from equipoise.errors import DivergenceError
 from equipoise.modules.step_guard import LIMIT
 from training import _bad_batches as bad
@@ -35,8 +34,7 @@ def make(checkpoint: Path, dataset: Path, tmp_path: Path) -> Any:
 # ------------------------------------------------------------------------------------------ gradients gone bad
 
 
-@pytest.mark.parametrize("how", [bad.nan_pixel, bad.infinite_pixels])
-@pytest.mark.parametrize("parts", [(0, 1), (1,)])
+@pytest.mark.parametrize(("how", "parts"), [(bad.nan_pixel, (1,)), (bad.infinite_pixels, (0, 1))])
 def test_a_step_with_a_gradient_that_is_not_finite_is_not_made(make, caplog, how, parts):
     trainer = make(spoil={3: how, 6: how}, parts=parts)
     trainer.train()
@@ -83,8 +81,6 @@ def test_an_attached_trainer_is_guarded_too(make):
         Coordination("commit", estimator="exact", regulariser_cap=None, window=3),
         Coordination("commit-clr", controller="servo", estimator="lookback", window=3),
         Coordination("commit-clr", estimator="sampled", every=1, samples=2, window=3),
-        Coordination("feature-cd"),
-        Coordination("constant", measure=False),
     ],
     ids=lambda c: f"{c.schedule} {c.estimator}",
 )
@@ -114,12 +110,7 @@ def test_the_losses_after_a_bad_step_are_in_trainers_log(make):
         assert history[place]["loss"] == pytest.approx(lines[place]["loss"], abs=1e-3)
     assert ["grad_norm" in entry for entry in history] == [True, True, False, True, True]
     assert math.isfinite(trainer.state.log_history[-1]["train_loss"])
-
-
-def test_weights_and_schedule_go_on_as_if_the_step_had_not_been(make):
-    """The optimizer's own count and moments are those of the steps that were made."""
-    trainer = make(spoil={3: bad.nan_pixel}, steps=5)
-    trainer.train()
+    # The optimizer's own count and moments are those of the steps that were made.
     counts = {int(state["step"]) for state in trainer.optimizer.optimizer.state.values()}
     assert counts == {4}
     assert all(torch.isfinite(state["exp_avg_sq"]).all() for state in trainer.optimizer.optimizer.state.values())
@@ -142,35 +133,26 @@ def test_a_run_of_bad_steps_ends_with_a_line_that_names_the_checkpoint(make):
     assert str(folder / "checkpoint-12") in message
     assert "\n" not in message
     lines = bad.strict_lines(folder)
+    assert lines.pop() == {"step": last, "ended": message.partition(": ")[2].partition(" (the last")[0]}
     assert lines[-1]["step"] == last  # the log tells the whole story
     assert lines[-1]["steps_skipped"] == LIMIT
     assert same(trainer.after[-1], trainer.after[2])
 
 
-def test_bad_steps_that_are_not_in_a_row_end_nothing(make):
-    spoil = {step: bad.nan_pixel for step in range(1, 24) if step % 4}
-    trainer = make(spoil=spoil, steps=24, coordination=Coordination("constant", measure=False))
-    trainer.train()
-    assert bad.strict_lines(Path(trainer.args.output_dir))[-2]["steps_skipped"] == len(spoil) == 18
-
-
-@pytest.mark.parametrize("save_steps", [1, 100])
-def test_weights_that_overflow_end_the_run_and_enter_no_checkpoint(make, save_steps):
+def test_weights_that_overflow_end_the_run_and_enter_no_checkpoint(make):
     """A step whose gradients are finite, at a rate that no float32 holds."""
     trainer = make(
         spoil={}, coordination=Coordination("constant", measure=False),
-        arguments={"learning_rate": 1e38, "warmup_steps": 1, "lr_scheduler_type": "constant_with_warmup", "save_strategy": "steps", "save_steps": save_steps},
+        arguments={
+            "learning_rate": 1e38, "warmup_steps": 1, "lr_scheduler_type": "constant_with_warmup",
+            "save_strategy": "steps", "save_steps": 1,
+        },
     )  # fmt: skip
     with pytest.raises(DivergenceError, match="not finite") as error:
         trainer.train()
     checkpoints = sorted(Path(trainer.args.output_dir).glob("checkpoint-*"))
-    if save_steps == 1:
-        assert [folder.name for folder in checkpoints] == ["checkpoint-1"]
-        assert f"whose weights are finite, is {checkpoints[0]}" in str(error.value)
-    else:
-        assert checkpoints == []
-        assert "there is no checkpoint" in str(error.value)
-        assert bad.strict_lines(Path(trainer.args.output_dir))[-1]["skipped_because"].startswith("the weights of ")
+    assert [folder.name for folder in checkpoints] == ["checkpoint-1"]
+    assert f"whose weights are finite, is {checkpoints[0]}" in str(error.value)
 
 
 def test_weights_that_overflow_in_the_last_step_end_the_run_too(make):
@@ -201,10 +183,8 @@ def test_a_step_that_supervises_nothing_is_not_made(make, attached):
     assert bad.finite(learning(trainer))
 
 
-@pytest.mark.parametrize("tasks", [None, TaskWeighting("dwa", window=1)])
-def test_a_micro_batch_that_supervises_nothing_is_as_if_it_were_not_there(make, dataset, tasks):
-    samples = list(jsonl.read("colours", "train", dataset))
-    trainer = make(spoil={3: bad.nothing_supervised}, parts=(0,), samples=samples, tasks=tasks)
+def test_a_micro_batch_that_supervises_nothing_is_as_if_it_were_not_there(make):
+    trainer = make(spoil={3: bad.nothing_supervised}, parts=(0,))
     trainer.train()
     lines = bad.strict_lines(Path(trainer.args.output_dir))
     assert not any("steps_skipped" in line or "not_finite" in line for line in lines)
@@ -235,9 +215,9 @@ def test_a_models_own_mean_over_no_token_is_not_a_bad_number(make):
 # ------------------------------------------------------------------------------------------ tasks
 
 
-@pytest.mark.parametrize("weighter", ["ew", "tla", "rlw", "dwa", "igbv1"])
+@pytest.mark.parametrize("weighter", ["dwa", "igbv1"])
 def test_a_bad_step_enters_no_weighters_state(make, dataset, weighter):
-    weighting = TaskWeighting(weighter, window=1 if weighter in ("dwa", "igbv1") else None)
+    weighting = TaskWeighting(weighter, window=1)
     trainer = make(spoil={3: bad.nan_pixel}, samples=bad.two_tasks(dataset), tasks=weighting, steps=6)
     trainer.train()
     lines = bad.strict_lines(Path(trainer.args.output_dir))

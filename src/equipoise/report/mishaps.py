@@ -11,8 +11,8 @@ from typing import Any
 
 from equipoise.report.numbers import number
 
-REASONS, LETTERS = 5, 200
-"""Most reasons that are named, and letters of each: a log may hold anything."""
+REASONS, LETTERS, LONGEST = 5, 200, 1000
+"""Most reasons that are named, and letters of each and of why a run ended: a log may hold anything."""
 
 BEFORE, ENOUGH = 50, 20
 """Steps that a loss is compared with, those right before it; and fewest of them."""
@@ -35,10 +35,13 @@ class Mishaps:
         self._reasons: dict[str, list[int]] = {}  # count and first step
         self._odd: dict[str, list[int]] = {}
         self._unmeasured = 0
+        self._ended: tuple[int, str] | None = None
 
     def see(self, line: Mapping[str, Any]) -> None:
         """Take note of one line of `metrics.jsonl`."""
         step = int(number(line.get("step")) or 0)
+        if isinstance(why := line.get("ended"), str):
+            self._ended = step, why[:LONGEST]
         for key in LOSSES:
             if key in line and number(line[key]) is None:
                 _count(self._odd, key, step)
@@ -59,7 +62,9 @@ class Mishaps:
             columns: steps and finite values by key of the log.
             modules: those that learn.
         """
+        ended = [f"Training ended at step {self._ended[0]:,}: {self._ended[1]}."] if self._ended else []
         return [
+            *ended,
             *self._unmade(),
             *self._losses(),
             *_spikes(*columns.get("loss", ([], []))),

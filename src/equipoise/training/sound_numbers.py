@@ -33,6 +33,7 @@ class SoundNumbers(Trainer):
     division: Partition
     _supervised: Count = None  # tokens of the step, over all processes; None where nobody counts them
     _finite_total = 0.0
+    _why_ended = ""
 
     def _count_supervised(
         self, batches: Sequence[Mapping[str, Any]], count: Count, reduce: Callable[[torch.Tensor], torch.Tensor]
@@ -86,12 +87,12 @@ class SoundNumbers(Trainer):
             DivergenceError: they are not.
         """
         assert isinstance(self.model, nn.Module)
-        if spoilt := spoilt_parts(self.model, self.division):
-            why = f"{', '.join(spoilt)} not finite; try a lower learning rate or a longer warm-up"
-            raise self._ended(why)
+        if spoilt := what_is_spoilt(self.model, self.division):
+            raise self._ended(f"{spoilt} are not finite; try a lower learning rate or a longer warm-up")
 
     def _ended(self, why: str) -> DivergenceError:
         """The error that ends a run: where, why, and what is left of it."""
+        self._why_ended = why
         folder = self.args.output_dir
         newest = get_last_checkpoint(folder) if folder and Path(folder).is_dir() else None
         kept = f"the last checkpoint, whose weights are finite, is {newest}" if newest else "there is no checkpoint"
@@ -120,12 +121,12 @@ def at_least_one(count: Count) -> Count:
     return max(count, 1) if count is not None else None
 
 
-def spoilt_parts(model: nn.Module, division: Partition) -> list[str]:
-    """What of a model is not finite, in words."""
-    found = [
-        f"the weights of {name}" for name, module in division.trainable.items() if not math.isfinite(module.norm())
-    ]
-    statistics = [buffer for norm in batch_norms(model) for buffer in norm.buffers() if buffer.is_floating_point()]
-    if not all(bool(torch.isfinite(buffer).all()) for buffer in statistics):
-        found.append("the statistics of a BatchNorm")
-    return found
+def what_is_spoilt(model: nn.Module, division: Partition) -> str:
+    """What of a model is not finite, in words; empty where all is."""
+    names = [name for name, module in division.trainable.items() if not math.isfinite(module.norm())]
+    if names:
+        return f"the weights of {', '.join(names)}"
+    gathered = [buffer for norm in batch_norms(model) for buffer in norm.buffers() if buffer.is_floating_point()]
+    if all(bool(torch.isfinite(buffer).all()) for buffer in gathered):
+        return ""
+    return "the statistics of a BatchNorm"

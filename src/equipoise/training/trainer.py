@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from equipoise.errors import PartitionError, RecipeError
+from equipoise.errors import DivergenceError, PartitionError, RecipeError
 from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
 from equipoise.modules.forward import GROUPS, IGNORED
@@ -133,6 +133,9 @@ class BalanceMixin(SoundNumbers):
                 result = super().train(*args, **kwargs)
                 self._require_sound_weights()
                 return result
+            except DivergenceError:
+                self._write_end()
+                raise
             finally:
                 self._close_logs()
                 if self.coordinator is not None:
@@ -328,6 +331,14 @@ class BalanceMixin(SoundNumbers):
         self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": loss, **self._record, **why})
         seconds = time.perf_counter() - self._step_began
         self._timings_log.write({"step": step, "step_seconds": seconds, "balance_seconds": self._balance_seconds})
+
+    def _write_end(self) -> None:
+        """The log tells why it ends, after all that was logged."""
+        self._close_logs()
+        if self.is_world_process_zero():
+            log = LineLog(self._run.metrics_file)
+            log.write({"step": self.state.global_step, "ended": self._why_ended})
+            log.close()
 
     def _after_evaluate(self, metrics: Mapping[str, float]) -> None:
         if self._metrics_log is not None and "eval_loss" in metrics:
