@@ -35,5 +35,9 @@ class DiskError(EquipoiseError):
     """A disk that is full, or that may not be written."""
 
 
+class DivergenceError(EquipoiseError):
+    """Training that cannot go on: its numbers are not finite, or nothing is left to learn from."""
+
+
 class Elsewhere(EquipoiseError):
     """What ended another of several processes, which says it."""

@@ -96,7 +96,7 @@ class Coordination:
     regulariser_cap: Annotated[Real, Field(gt=0)] | None = 1.0
     regulariser_samples: Count | None = None
     reference: str | None = None
-    amplification: Annotated[Real, Field(ge=1)] | None = None
+    amplification: Annotated[Real, Field(ge=1, le=1e6)] | None = None
     theory: bool = True
     theory_every: Count = 100
     seed: Seed = 0

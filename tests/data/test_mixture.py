@@ -161,6 +161,11 @@ def test_by_weight_a_task_is_used_up_before_it_begins_anew(sizes, data):
             assert len(set(lap)) == len(lap)
 
 
+def test_by_weight_weights_may_be_the_largest_floats():
+    mixed = mixture([TEXT] * 30, [TEXT] * 30)
+    assert order(mixed, order="weight", weights=[1.7e308, 1.7e308]) == order(mixed, order="weight", weights=[1, 1])
+
+
 def test_by_weight_a_task_that_is_hardly_drawn_may_be_missing():
     found = order(mixture([TEXT] * 5, [TEXT] * 5), order="weight", weights=[1e9, 1e-9])
     assert set(found) == set(range(5))

@@ -6,8 +6,9 @@ import pytest
 from _synthetic_runs import around, log_lines, write_run
 
 from equipoise.errors import RunError
+from equipoise.report.numbers import number
 from equipoise.report.verdict import diagnose
-from equipoise.report.view import number, view_all
+from equipoise.report.view import view_all
 from equipoise.training.run_directory import RunDirectory
 
 

@@ -102,7 +102,10 @@ def test_line_log_writes_null_for_what_is_not_finite(tmp_path: Path) -> None:
     log.write({"step": 1, "loss": math.nan, "kappa": math.inf, "drift": -math.inf, "lr": 0.5, "name": "x"})
     text = (tmp_path / "log.jsonl").read_text()
     log.close()
-    assert text == '{"step": 1, "loss": null, "kappa": null, "drift": null, "lr": 0.5, "name": "x"}\n'
+    assert text == (
+        '{"step": 1, "loss": null, "kappa": null, "drift": null, "lr": 0.5, "name": "x", '
+        '"not_finite": {"loss": "nan", "kappa": "inf", "drift": "-inf"}}\n'
+    )
 
 
 def test_line_log_appends(tmp_path: Path) -> None:

@@ -64,10 +64,10 @@ class Watched:
         for coordinator in (self.acting, *self.watching.values()):
             coordinator.observe(inputs)
 
-    def before_step(self, loss_scale: float = 1.0) -> None:
+    def before_step(self, loss_scale: float | None = None, supervises: bool = True) -> None:
         """As the coordinator's; those that watch see the gradients and rates that it has set."""
         for coordinator in (self.acting, *self.watching.values()):
-            coordinator.before_step(loss_scale)
+            coordinator.before_step(loss_scale, supervises)
         if self._previous is not None and self.acting.step % self.every == self.every - 1:
             for name, coordinator in self.watching.items():
                 found = compare_regularisers(self.acting, coordinator, self._previous)

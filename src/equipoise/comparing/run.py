@@ -41,7 +41,8 @@ from equipoise.errors import RecipeError, RunError
 from equipoise.locks import lock
 from equipoise.recipe import Recipe
 from equipoise.report import report_on
-from equipoise.report.view import number, view_one
+from equipoise.report.numbers import number
+from equipoise.report.view import view_one
 from equipoise.tasks.plan import Node, Split
 from equipoise.training.run import preflight
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json

@@ -84,6 +84,8 @@ class Mixture(Sequence[Sample]):
     def _by_weight(self, weights: Sequence[float], generator: np.random.Generator) -> np.ndarray:
         """Draw each sample's task by weight, then the task's samples without replacement, again and again."""
         shares = np.array(weights, dtype=np.float64)
+        if not np.isfinite(shares.sum()):  # of the largest floats
+            shares /= shares.max()
         tasks = generator.choice(len(shares), size=len(self), p=shares / shares.sum())
         order = np.empty(len(self), dtype=np.int32)
         for task, (start, stop) in enumerate(zip(self.starts, self.starts[1:])):

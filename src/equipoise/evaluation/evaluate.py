@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -72,7 +73,8 @@ def evaluate(
 
     Returns:
         What `scores.json` holds: by task metric, value (null where the answers are secret), further figures of the
-        metric, samples, samples that were left out, and the controls.
+        metric, samples, samples that were left out, and the controls; the validation loss, null where it is not finite
+        or no token is supervised.
 
     Raises:
         RunError: the run has not finished, or cannot be served by the engine, or another process is at work in it.
@@ -126,7 +128,8 @@ def _evaluate(
 
         scores: dict[str, Any] = {"split": split, "tasks": {}}
         if validation:
-            scores["validation_loss"] = job.loss(validation, advance)
+            loss = job.loss(validation, advance)
+            scores["validation_loss"] = loss if math.isfinite(loss) else None
         for asked in questions:
             scores["tasks"][asked.task.name] = job.score(asked, advance)
     if state.is_main_process:
@@ -311,7 +314,9 @@ def print_scores(scores: dict[str, Any], console: Console) -> None:
             asked = f"{submission['answered']} of {submission['questions']} questions answered"
             console.print(f"{name}: the answers are secret; upload {submission['file']} ({asked})", highlight=False)
     if "validation_loss" in scores:
-        console.print(f"validation loss {scores['validation_loss']:.4f} nats a token", highlight=False)
+        loss = scores["validation_loss"]
+        words = f"{loss:.4f} nats a token" if loss is not None else "is not finite, or no token is supervised"
+        console.print(f"validation loss {words}", highlight=False)
 
 
 def _state() -> PartialState:

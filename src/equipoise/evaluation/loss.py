@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -49,6 +50,10 @@ def batch_loss(model: nn.Module, collator: Collator, samples: Sequence[Sample]) 
 
 
 def mean_loss(losses: Iterable[Sequence[float]]) -> float:
-    """The mean over all tokens of the batches' sums and numbers of tokens, added up in the batches' order."""
+    """The mean over all tokens of the batches' sums and numbers of tokens, added up in the batches' order.
+
+    Returns:
+        nan where no token is supervised.
+    """
     totals, tokens = zip(*losses, strict=True)
-    return sum(totals) / sum(tokens)
+    return sum(totals) / sum(tokens) if any(tokens) else math.nan

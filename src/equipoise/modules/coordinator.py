@@ -33,6 +33,7 @@ from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
 from equipoise.modules.shards import gathered, require_known, reshard, scattered
 from equipoise.modules.snapshot import Values, snapshot
+from equipoise.modules.step_guard import BatchStatistics, Refusal, StepGuard, hold_still, overflow
 from equipoise.modules.tally import Drifts
 from equipoise.modules.undo import LastStep, can_undo
 from equipoise.recipe import Coordination
@@ -95,6 +96,8 @@ class Coordinator:
             self._record_gradients()
         self.window = BalanceWindow(modules, self.reference, coordination.window, coordination.average)
         self.amplification = coordination.amplification or 1.0
+        self.guard = StepGuard(says=processes.number == 0)
+        self._statistics = BatchStatistics(model)
         self.step = 0
         self.skipped = 0
         self._gamma = 0.0
@@ -109,6 +112,8 @@ class Coordinator:
         self._base_rates: list[float] = []
         self._before: Values | None = None
         self._coming_step: LastStep | None = None
+        self.refusal: Refusal | None = None
+        self._loss_scale: float | None = None
         self._record: Record = {}
 
     # ------------------------------------------------------------------ the three calls
@@ -118,6 +123,7 @@ class Coordinator:
 
         With `forward.GROUPS` among them, kappa is also measured on the samples of each group (`group_kappa/NUMBER`).
         """
+        self._statistics.keep()
         if self.measures or self.regularises:
             batch, state = {name: value for name, value in inputs.items() if value is not None}, RandomState()
             if self._recorder is not None:
@@ -125,20 +131,36 @@ class Coordinator:
             self._batches.append(batch)
             self._states.append(state)
 
-    def before_step(self, loss_scale: float = 1.0) -> None:
-        """Prepare the gradients and the learning rates of the coming optimizer step.
+    def before_step(self, loss_scale: float | None = None, supervises: bool = True) -> None:
+        """Prepare the gradients and the learning rates of the coming optimizer step, or see to it that none is made.
 
         Args:
-            loss_scale: what a gradient scaler multiplied the loss by.
+            loss_scale: what a gradient scaler multiplied the loss by; None where there is none.
+            supervises: whether any token of the step was supervised, in any process.
+
+        Raises:
+            DivergenceError: the steps so far leave nothing to go on with (`equipoise.modules.step_guard`).
         """
+        self.guard.require_going_on()
         record = self._record = {}
         modules = self.division.trainable
         reshard(self.model)  # a step without a backward leaves weights gathered, which the next would take for its own
         self._finish_recording()
+        self._loss_scale, loss_scale = loss_scale, loss_scale or 1.0
+        norms: dict[str, float] = {}
+        sizes: dict[str, float] = {}
         for name, module in modules.items():
-            norm, size = module.grad_norm() / loss_scale, module.norm()
-            record[f"grad_norm/{name}"] = norm
-            record[f"grad_norm_relative/{name}"] = norm / size if size > 0 else 0.0
+            norms[name], sizes[name] = module.grad_norm() / loss_scale, module.norm()
+            record[f"grad_norm/{name}"] = norms[name]
+            record[f"grad_norm_relative/{name}"] = norms[name] / sizes[name] if sizes[name] > 0 else 0.0
+        moving = {name: norm for name, norm in norms.items() if name not in self.schedule.waiting()}
+        self.refusal = self.guard.judge(moving, sizes, supervises, self._loss_scale)
+        if self.refusal is not None:
+            self._set_rates()
+            hold_still(self.optimizer, has_scaler=self._loss_scale is not None)
+            self._statistics.put_back()
+            self._before = self._coming_step = None
+            return
         previous = self._parameters_before_last_step()
         if previous is not None:
             drifts, gradients = self._look_back(previous)
@@ -173,13 +195,21 @@ class Coordinator:
         """
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate
-        moved = self._before if not was_skipped else None
+        if was_skipped and self.refusal is None:
+            self.refusal = overflow(self._loss_scale)
+        made = self.refusal is None
+        moved = self._before if made else None
         if moved is not None and self._measures_now:
             self._take(self._measure(moved), self.step + 1)
         self._previous = moved if self._looks_back and not self._undoes else None
-        self._last_step = self._coming_step if not was_skipped else None
+        self._last_step = self._coming_step if made else None
         self.step += 1
-        self.schedule.stepped(self.division.trainable)
+        if made:  # weights that stand still because of this are not weights that stabilise
+            self.schedule.stepped(self.division.trainable)
+        self.guard.note(self.step, self.refusal)
+        if not made:
+            self._record["steps_skipped"] = self.guard.skipped
+        self._statistics.forget()
         self._before, self._batches, self._states = None, [], []
         if self._recorder is not None:
             self._recorder.forget()
@@ -187,6 +217,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Take off the model what a step that was broken off has left there."""
+        self._statistics.forget()
         self._before, self._batches, self._states = None, [], []
         if self._recorder is not None:
             self._recorder.forget()
@@ -295,16 +326,22 @@ class Coordinator:
     def _measure_by_forwards(self, before: Values, theory: bool) -> Drifts:
         exact = self.estimator == "exact"
         batches = self._batches if exact else [batch for _, batch in self._sample(self.settings.samples)]
-        drifts = measure(self.model, self.division, before, batches, self.amplification, theory, self.processes)
+
+        def at(amplification: float, theory: bool = False) -> Drifts:
+            return measure(self.model, self.division, before, batches, amplification, theory, self.processes)
+
+        drifts = at(self.amplification, theory)
         measured = self.step // self._every
         while self.amplification > 1 and measured % self.settings.window == 0:
-            twice = measure(self.model, self.division, before, batches, 2 * self.amplification, False, self.processes)
+            if not drifts.usable and not at(1.0).usable:
+                break  # not amplification's doing, and it would be given up for ever
+            twice = at(2 * self.amplification)
             # Quadratic: d(2c) = 4 d(c), so the drifts, given back divided by c squared, should agree.
             ratios = [twice.by_module[n] / d if d > 0 else math.inf for n, d in drifts.by_module.items()]
             if all(0.75 <= ratio <= 1.25 for ratio in ratios):
                 break
             self.amplification = max(1.0, self.amplification / 2)
-            drifts = measure(self.model, self.division, before, batches, self.amplification, theory, self.processes)
+            drifts = at(self.amplification, theory)
         if self.settings.amplification not in (None, 1.0):
             self._record["amplification"] = drifts.amplification
         return drifts
@@ -369,6 +406,7 @@ class Coordinator:
             "estimator": self.estimator,
             "trusted": self._recorder is not None and self._recorder.trusted,
             "skipped": self.skipped,
+            "guard": self.guard.state_dict(),
             "gamma": self._gamma,
             "theory_step": self._theory_step,
             "kappa_average": self._kappa_average,
@@ -382,6 +420,8 @@ class Coordinator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.step, self.skipped = state["step"], state["skipped"]
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])
         if self._recorder is not None:
             self._recorder.trusted = state.get("trusted", False)
             if state.get("estimator") == "sampled":  # what ruled gradients out need not show in the first batch

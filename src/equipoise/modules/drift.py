@@ -52,8 +52,17 @@ def kl_divergence(old_KV: torch.Tensor, new_KV: torch.Tensor) -> torch.Tensor:
     if impossible_KV.any():  # a masked token: what it adds is the limit of the term, its new probability
         delta_KV = delta_KV.masked_fill(impossible_KV, 0.0)
         gained_K = new_KV.exp().masked_fill(~impossible_KV, 0.0).sum(dim=-1)
-        return (old_KV.exp() * (torch.expm1(delta_KV) - delta_KV)).sum(dim=-1) + gained_K
-    return (old_KV.exp() * (torch.expm1(delta_KV) - delta_KV)).sum(dim=-1)
+        return _sum_of_terms(old_KV, delta_KV) + gained_K
+    return _sum_of_terms(old_KV, delta_KV)
+
+
+def _sum_of_terms(old_KV: torch.Tensor, delta_KV: torch.Tensor) -> torch.Tensor:
+    sum_K = (old_KV.exp() * (torch.expm1(delta_KV) - delta_KV)).sum(dim=-1)
+    odd_K = ~sum_K.detach().isfinite()
+    if odd_K.any():  # where a token comes from nowhere, expm1 overflows and p * expm1(delta), which is q - p, does not
+        old_KV, delta_KV = old_KV[odd_K], delta_KV[odd_K]
+        sum_K = sum_K.index_put((odd_K,), ((old_KV + delta_KV).exp() - old_KV.exp() * (1 + delta_KV)).sum(dim=-1))
+    return sum_K
 
 
 def floor(dtype: torch.dtype) -> float:

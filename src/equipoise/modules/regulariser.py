@@ -15,6 +15,9 @@ from equipoise.modules.partition import Partition, norm_of
 from equipoise.modules.shards import local
 from equipoise.modules.snapshot import Values
 
+#: Longest gradient that is added; beyond, float32 would not hold its numbers.
+LARGEST = 1e30
+
 
 def apply_regulariser(
     division: Partition,
@@ -37,7 +40,7 @@ def apply_regulariser(
         loss_norms: of the modules' gradients as they stand, where they are known.
 
     Returns:
-        ||grad d|| of each module before the cap. A module whose gradient is not finite is left alone.
+        ||grad d|| of each module before the cap. A module whose gradient is not finite, or would not be, is left alone.
     """
     norms = {}
     for name, module in division.trainable.items():
@@ -51,6 +54,8 @@ def apply_regulariser(
         scale = loss_scale
         if cap is not None and norms[name] > 0:
             scale = min(loss_scale, cap * loss_norm / norms[name])
+        if not weight * scale * norms[name] < LARGEST:
+            continue
         pairs = [(module.trainable[of].grad, gradient) for of, gradient in gradients.items()]
         known = [(local(grad), local(gradient).to(grad.dtype)) for grad, gradient in pairs if grad is not None]
         if known:

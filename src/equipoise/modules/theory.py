@@ -79,7 +79,7 @@ def report(
         entries[f"theory/gradient_bound_holds/{name}"] = float(grad_norms[name] <= bound)
     if terms.reversed_joint > drifts.floor:
         ratio = abs(terms.loss_before - terms.loss_after) / terms.reversed_joint
-        gamma = max(gamma, ratio)
+        gamma = max(gamma, ratio) if math.isfinite(ratio) else gamma  # the largest so far would be that for ever
         entries["theory/lipschitz_ratio"] = ratio
         entries["theory/lipschitz_gamma"] = gamma
         separate = sum(terms.reversed_by_module.values())

@@ -36,6 +36,7 @@ class Diagnosis:
         recipe: the file to try again with, where it is known.
         given: overrides that the recipe was measured with; they are tried again too.
         tasks: None where the log tells no two tasks apart.
+        mishaps: what went wrong with the run's numbers.
     """
 
     label: str
@@ -47,11 +48,13 @@ class Diagnosis:
     tasks: Starvation | None
     remedies: Sequence[Remedy]
     given: Sequence[str] = ()
+    mishaps: Sequence[str] = ()
 
     def sentence(self) -> str:
         """The verdict and who starves, short: what changes when the diagnosis does."""
         starving = f"; starving: {', '.join(self.tasks.tasks)}" if self.tasks and self.tasks.tasks else ""
-        return f"{self.verdict.name}{starving}"
+        unmade = "; some steps were not made" if any("not made" in words for words in self.mishaps) else ""
+        return f"{self.verdict.name}{starving}{unmade}"
 
     def lines(self) -> list[str]:
         """For a terminal."""
@@ -63,6 +66,7 @@ class Diagnosis:
             numbers += f"; kappa {rounded(verdict.kappa)}, std of log kappa {rounded(verdict.std_log_kappa)}"
             numbers += f", {verdict.measurements:,} measurements"
         lines.append(numbers)
+        lines += [f"  {sentence}" for sentence in self.mishaps]
         if self.tasks is not None:
             lines += [f"  {sentence}" for sentence in self.tasks.sentences]
         return [*lines, *self._to_do()]
@@ -108,6 +112,7 @@ class Diagnosis:
                 "lower": dict(verdict.lower),
                 "advice": verdict.advice,
             },
+            "mishaps": list(self.mishaps),
             "tasks": None
             if self.tasks is None
             else {
@@ -202,6 +207,7 @@ def diagnosis_of(view: RunView, recipe: Path | None, given: Sequence[str] = ()) 
         tasks=starvation(view.columns),
         remedies=remedies(view),
         given=given,
+        mishaps=view.mishaps,
     )
 
 

@@ -81,7 +81,7 @@ def _verdict(view: RunView, index: int, views: Sequence[RunView]) -> str:
         kappa, spread = decimal(found.kappa), decimal(found.std_log_kappa)
         numbers = f"κ {kappa}, std of log κ {spread}, {found.measurements} measurements"
         parts.append(tag("p", numbers, class_="numbers"))
-    parts += [tag("p", found.advice), _of_tasks(view)]
+    parts += [tag("p", found.advice), *(tag("p", words) for words in view.mishaps), _of_tasks(view)]
     if view.missing:
         parts.append(missing(f"Missing: {'; '.join(view.missing)}."))
     return f"<li>{''.join(parts)}</li>\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.report.lines import line_at, lines_of
-from equipoise.report.view import number
+from equipoise.report.numbers import number
 
 MOST, EACH = 240, 60
 """Questions that the page shows at most, of all tasks together and of each."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from equipoise.report.numbers import number
 from equipoise.report.starving import starvation
 from equipoise.report.verdict import OSCILLATING, called, rounded
-from equipoise.report.view import RunView, number
+from equipoise.report.view import RunView
 
 CALM = 2.0
 """How many times lower both rates, or how many times longer the window, of an oscillating run are to begin with. No

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from equipoise.report.view import Column, number
+from equipoise.report.numbers import number
+from equipoise.report.view import Column
 
 ENOUGH = 20
 """Fewest steps that must have held a task: its first and last mean are each over a quarter of them."""

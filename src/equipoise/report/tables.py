@@ -9,7 +9,8 @@ from typing import Any
 from equipoise.modules.partition import LLM
 from equipoise.report.figures import modules_of
 from equipoise.report.markup import ABSENT, cut, decimal, table, tag
-from equipoise.report.view import RunView, number
+from equipoise.report.numbers import number
+from equipoise.report.view import RunView
 
 SHARES = frozenset({"exact_match", "multiple_choice", "relaxed_accuracy", "box_accuracy"})
 

@@ -8,7 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from equipoise.report.view import number, view_all
+from equipoise.report.numbers import number
+from equipoise.report.view import view_all
 from equipoise.training.run_directory import RunDirectory
 
 

@@ -16,13 +16,13 @@ from typing import Any
 from equipoise.errors import RunError
 from equipoise.modules.partition import LLM
 from equipoise.report.lines import lines_of
+from equipoise.report.mishaps import Mishaps
+from equipoise.report.numbers import LARGEST, number
 from equipoise.report.recipe_text import parsed
 from equipoise.report.verdict import Verdict, diagnose
 from equipoise.training.run_directory import RunDirectory
 
 UNFINISHED = "training has not finished (no done.json)"
-
-LARGEST = 1e100
 
 JUDGED = ("kappa", "drift/", "lr_factor/")
 """How the keys begin that `diagnose` reads."""
@@ -47,6 +47,7 @@ class RunView:
         environment: versions and device, from `environment.json`.
         step_ratio: time of all steps over the time of all steps without balancing.
         missing: what the report cannot show of this run, in words.
+        mishaps: what went wrong with its numbers, a sentence each.
     """
 
     label: str
@@ -62,6 +63,7 @@ class RunView:
     step_ratio: float | None
     verdict: Verdict
     missing: Sequence[str]
+    mishaps: Sequence[str] = ()
 
     def column(self, key: str) -> Column:
         """Steps and values of a key; empty lists where it was never logged."""
@@ -87,8 +89,9 @@ class RunView:
     @property
     def validation_loss(self) -> float | None:
         """The evaluation's validation loss, else the newest of the log."""
-        scored = number(self.scores.get("validation_loss"))
-        return self.last("validation_loss") if scored is None else scored
+        if "validation_loss" in self.scores:  # of the finished model, also where it is not finite
+            return number(self.scores["validation_loss"])
+        return self.last("validation_loss")
 
 
 def view_all(runs: Sequence[RunDirectory]) -> list[RunView]:
@@ -110,23 +113,11 @@ def view_all(runs: Sequence[RunDirectory]) -> list[RunView]:
     return [view_one(run, label) for run, label in zip(runs, labels, strict=True)]
 
 
-def number(value: object) -> float | None:
-    """A finite number as a float; None for anything else that a file may hold.
-
-    Numbers from 1e100 on, which no run logs, count as not finite: sums of them would not be.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        found = float(value)
-    except OverflowError:  # JSON's whole numbers have no largest
-        return None
-    return found if abs(found) < LARGEST else None
-
-
 def view_one(run: RunDirectory, label: str) -> RunView:
     """Read one run under the label it is given."""
-    columns, lines = _read_log(run.metrics_file)
+    seen = Mishaps()
+    columns, lines = _read_log(run.metrics_file, seen)
+    modules = _modules(columns)
     recipe = _text(run.recipe_file)
     settings = None if recipe is None else parsed(recipe)
     table = read_json(run.path / "modules.json")
@@ -149,7 +140,7 @@ def view_one(run: RunDirectory, label: str) -> RunView:
         recipe=recipe,
         settings=settings,
         columns=columns,
-        modules=_modules(columns),
+        modules=modules,
         module_table=[row for row in table if isinstance(row, dict)] if isinstance(table, list) else [],
         scores=scores if isinstance(scores, dict) else {},
         data=data if isinstance(data, dict) else {},
@@ -157,14 +148,20 @@ def view_one(run: RunDirectory, label: str) -> RunView:
         step_ratio=ratio,
         verdict=diagnose(lines),
         missing=[words for words, is_absent in absent.items() if is_absent],
+        mishaps=seen.sentences(columns, modules),
     )
 
 
-def _read_log(file: Path) -> tuple[dict[str, Column], list[dict[str, Any]]]:
-    """The log's columns, and its lines with what a verdict asks for alone: of 100,000 steps they are large."""
+def _read_log(file: Path, seen: Mishaps) -> tuple[dict[str, Column], list[dict[str, Any]]]:
+    """The log's columns, and its lines with what a verdict asks for alone: of 100,000 steps they are large.
+
+    Args:
+        seen: is shown each line.
+    """
     columns: dict[str, Column] = {}
     lines: list[dict[str, Any]] = []
     for line in _lines(file):
+        seen.see(line)
         step = number(line.get("step"))
         kept: dict[str, Any] = {}
         for key, value in line.items():

@@ -12,7 +12,13 @@ from transformers import TrainerCallback
 
 SECONDS_BETWEEN_LINES = 20.0
 #: What is shown, by key of the log. The window's average is what schedules act on; beside it, the newest measurement.
-FIGURES = {"loss": "loss", "kappa": "kappa", "kappa_average": "average", "eval_loss": "validation"}
+FIGURES = {
+    "loss": "loss",
+    "kappa": "kappa",
+    "kappa_average": "average",
+    "eval_loss": "validation",
+    "steps_skipped": "not made",
+}
 
 
 class ProgressReport(TrainerCallback):

@@ -27,7 +27,7 @@ from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
 from equipoise.disk import told
-from equipoise.errors import DataError, RecipeError, RunError
+from equipoise.errors import DataError, DivergenceError, Elsewhere, RecipeError, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.locks import lock
 from equipoise.models import loading
@@ -126,6 +126,10 @@ def _train(
         try:
             with noticing_ends(state):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        except DivergenceError as error:  # in all processes at once, for all decide by the same numbers
+            ending = error if first else Elsewhere("the first process says why")
+            ending.agreed = True
+            raise ending from None
         except DataError as error:
             # One from a DataLoader's worker process carries that process's whole traceback, itself the last line.
             raise DataError(str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from error

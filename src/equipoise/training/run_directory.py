@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -51,8 +52,17 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as indented JSON, atomically; numbers that are not finite, which JSON has not, as null."""
+    text = json.dumps(_with_nulls(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text + "\n")
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    return [_with_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class RunDirectory:
@@ -168,8 +178,11 @@ class LineLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line. Non-finite numbers are written as null."""
-        plain = {key: None if isinstance(v, float) and v - v != 0 else v for key, v in line.items()}
+        """Append one line. Numbers that are not finite are written as null, and which they were under `not_finite`."""
+        odd = {key: value for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)}
+        plain = {**line, **dict.fromkeys(odd)}
+        if odd:
+            plain["not_finite"] = {key: str(value) for key, value in odd.items()}
         self._file.write(json.dumps(plain) + "\n")
         self._file.flush()
 

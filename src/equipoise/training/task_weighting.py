@@ -162,6 +162,11 @@ class TaskBalance:
         """Whether a loss that is computed now trains."""
         return self._tasks is not None and torch.is_grad_enabled()
 
+    @property
+    def tokens(self) -> torch.Tensor:
+        """[N], the supervised tokens of the step by task, over all processes."""
+        return self._tokens_N
+
     def begin_step(self, batches: Sequence[Mapping[str, Any]], reduce: Reduce) -> torch.Tensor:
         """Count the step's tokens and settle its weights.
 
@@ -269,18 +274,22 @@ class TaskBalance:
         tasks, none = batch[TASK_IDS], len(self.names)
         return tokens_per_task(batch["labels"], torch.where(tasks < 0, none, tasks), none + 1)
 
-    def end_step(self, reduce: Reduce) -> dict[str, float]:
+    def end_step(self, reduce: Reduce, made: bool = True) -> dict[str, float]:
         """Tell the weighter how the step went.
+
+        Args:
+            reduce: sums a tensor over processes.
+            made: whether the optimizer made it; of one that it did not, no loss is taken note of.
 
         Returns:
             What is worth logging: by task its mean loss a token where it was present, its tokens and its weight.
         """
         losses_N = reduce(self._losses_N).cpu() / self._tokens_N
-        self.weighter.update(losses_N.numpy())
+        self.weighter.update((losses_N if made else torch.full_like(losses_N, math.nan)).numpy())
         record = {}
         for number, name in enumerate(self.names):
             loss = losses_N[number].item()
-            if math.isfinite(loss):
+            if self._tokens_N[number]:
                 record[f"task_loss/{name}"] = loss
             record[f"task_tokens/{name}"] = int(self._tokens_N[number])
             record[f"task_weight/{name}"] = self._weights_N[number].item()

@@ -7,6 +7,7 @@ precision, clipping, schedulers and checkpoints stay transformers'.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -18,19 +19,21 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from equipoise.errors import PartitionError, RecipeError
+from equipoise.errors import DivergenceError, PartitionError, RecipeError
 from equipoise.models.families import family_of
 from equipoise.modules.coordinator import Coordinator, Record
-from equipoise.modules.forward import GROUPS
-from equipoise.modules.partition import Partition, partition, split_param_groups
+from equipoise.modules.forward import GROUPS, IGNORED
+from equipoise.modules.partition import partition, split_param_groups
 from equipoise.modules.processes import ALONE, Processes
 from equipoise.modules.shards import is_divided
+from equipoise.modules.step_guard import Refusal
 from equipoise.recipe import Coordination, TaskWeighting
 from equipoise.training import parallel
 from equipoise.training.fast_paths import FastPaths, fast_paths
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.processes import TorchProcesses
 from equipoise.training.run_directory import LineLog, RunDirectory
+from equipoise.training.sound_numbers import SoundNumbers
 from equipoise.training.step_events import StepEvents
 from equipoise.training.supervised_logits import SupervisedPlaces, agree, head_of, may_keep, token_mean
 from equipoise.training.task_weighting import (
@@ -47,11 +50,10 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "balance_state.pt"
 
 
-class BalanceMixin(Trainer):
+class BalanceMixin(SoundNumbers):
     """What a Trainer needs to be balanced. `_begin_balance` must run once before `train`."""
 
     coordination: Coordination
-    division: Partition
     coordinator: Coordinator | None
     _processes: Processes
 
@@ -125,8 +127,14 @@ class BalanceMixin(Trainer):
         """As Trainer's, by faster ways meanwhile; measurements and evaluations go them too."""
         with self._fast_paths.on(self.model):
             try:
-                return super().train(*args, **kwargs)
+                result = super().train(*args, **kwargs)
+                self._require_sound_weights()
+                return result
+            except DivergenceError:
+                self._write_end()
+                raise
             finally:
+                self._close_logs()
                 if self.coordinator is not None:
                     self.coordinator.close()
 
@@ -170,7 +178,9 @@ class BalanceMixin(Trainer):
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._tasks is not None and batches:
             count = self._tasks.begin_step(batches, self._summed)
-        return batches, count
+            self._supervised = self._tasks.tokens
+            return batches, count
+        return batches, self._count_supervised(batches, count, self._summed)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As Trainer's; around it, the coordinator sees the batch and, at a step's end, prepares the update."""
@@ -188,7 +198,7 @@ class BalanceMixin(Trainer):
         if self.accelerator.sync_gradients:
             scaler = getattr(self.accelerator, "scaler", None)
             with self._counted_as_balance():
-                self.coordinator.before_step(scaler.get_scale() if scaler is not None else 1.0)
+                self.coordinator.before_step(scaler.get_scale() if scaler is not None else None, self._supervises)
         return loss
 
     def compute_loss(
@@ -208,6 +218,10 @@ class BalanceMixin(Trainer):
                     self._tasks.lay_out(places.rows_N, places.columns_N)
             result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, *outputs = result if return_outputs else (result,)
+        if torch.is_grad_enabled() and num_items_in_batch is None and isinstance(inputs.get("labels"), torch.Tensor):
+            # A mean over no token is 0 / 0.
+            known = (inputs["labels"][..., 1:] != IGNORED).any() | torch.isfinite(loss)
+            loss = torch.where(known, loss, torch.zeros_like(loss))
         if torch.is_grad_enabled() and not loss.requires_grad:
             learning: Any = next(self.division.parameters())[1]
             loss = loss + 0.0 * (learning.to_local() if is_divided(learning) else learning).sum()
@@ -261,8 +275,9 @@ class BalanceMixin(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer's, with the newest balance entries beside the loss, so that `report_to` gets them too."""
-        if "loss" in logs:
-            logs = {**logs, **self._record}
+        if "loss" in logs and self.coordinator is not None:
+            found = {name: value for name, value in self._record.items() if math.isfinite(value)}
+            logs = {**self._without_unmade(logs, self.coordinator.refusal), **found}
         super().log(logs, start_time)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -313,16 +328,33 @@ class BalanceMixin(Trainer):
             self._record = self.coordinator.after_step(self.accelerator.optimizer_step_was_skipped)
 
     def _end_step(self) -> None:
+        assert self.coordinator is not None
+        refusal = self.coordinator.refusal
         if self._tasks is not None:
-            self._record = {**self._tasks.named(self._record), **self._tasks.end_step(self._summed)}
+            of_tasks = self._tasks.end_step(self._summed, made=refusal is None)
+            self._record = {**self._tasks.named(self._record), **of_tasks}
         # Each process's share is scaled such that their mean is the loss over all tokens of the step.
         loss = float(self.accelerator.reduce(torch.as_tensor(self._loss), "mean"))
+        self._write_step(loss, refusal)
+        if (verdict := self.coordinator.guard.verdict) is not None:
+            raise self._ended(verdict)
+
+    def _write_step(self, loss: float, refusal: Refusal | None) -> None:
         if self._metrics_log is None or self._timings_log is None:
             return
         step = self.state.global_step
-        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": loss, **self._record})
+        why = {"skipped_because": refusal.why} if refusal is not None else {}
+        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": loss, **self._record, **why})
         seconds = time.perf_counter() - self._step_began
         self._timings_log.write({"step": step, "step_seconds": seconds, "balance_seconds": self._balance_seconds})
+
+    def _write_end(self) -> None:
+        """The log tells why it ends, after all that was logged."""
+        self._close_logs()
+        if self.is_world_process_zero():
+            log = LineLog(self._run.metrics_file)
+            log.write({"step": self.state.global_step, "ended": self._why_ended})
+            log.close()
 
     def _after_evaluate(self, metrics: Mapping[str, float]) -> None:
         if self._metrics_log is not None and "eval_loss" in metrics:

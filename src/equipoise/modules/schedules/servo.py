@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 
 from equipoise.errors import RecipeError
@@ -47,6 +48,7 @@ class Servo(Coordinated):
         # rho is the log of the factors as they stand, which also keeps it from winding up against the bound.
         rho = {name: math.log(self._factors[name]) - self.gain * (logs[name] - centre) for name in self.modules}
         highest = max(rho.values())
-        weights = {name: math.exp(value - highest) for name, value in rho.items()}
+        # Never 0, whose logarithm the next measurement would ask for.
+        weights = {name: max(math.exp(value - highest), sys.float_info.min) for name, value in rho.items()}
         total = sum(weights.values())
         return {name: len(weights) * weight / total for name, weight in weights.items()}

@@ -13,10 +13,11 @@ from equipoise.report.balance.verdict import Finding, caveat, findings
 from equipoise.report.balance.view import BalanceView, view_balance
 from equipoise.report.figures import SMOOTHED
 from equipoise.report.markup import tag
+from equipoise.report.numbers import number
 from equipoise.report.skeleton import NO_SCRIPT, Page, Plot, Section, legend, missing, write_page
 from equipoise.report.task_charts import TASK_LOSS, task_table
 from equipoise.report.task_figures import PREFIXES, WEIGHT, constant_weights, tasks_of, weights_by_run
-from equipoise.report.view import RunView, number
+from equipoise.report.view import RunView
 from equipoise.tasks.plan import STL
 
 Part = tuple[str, list[Plot]]

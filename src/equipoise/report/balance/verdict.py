@@ -9,7 +9,7 @@ from math import sqrt
 from equipoise.report.balance.compare import relative, wins
 from equipoise.report.balance.view import BalanceView
 from equipoise.report.markup import decimal
-from equipoise.report.view import number
+from equipoise.report.numbers import number
 from equipoise.tasks.contribution import MINI, full_run
 from equipoise.tasks.plan import STL
 

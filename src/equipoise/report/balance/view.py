@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equipoise.report.view import UNFINISHED, RunView, number, read_json, view_one
+from equipoise.report.numbers import number
+from equipoise.report.view import UNFINISHED, RunView, read_json, view_one
 from equipoise.tasks.contribution import MINI, full_run, no_contribution_to
 from equipoise.tasks.plan import FINAL, STL, WEIGHTERS
 from equipoise.training.run_directory import RunDirectory

@@ -18,7 +18,8 @@ from equipoise.comparing.summary import Summary, summarise
 from equipoise.modules.partition import LLM
 from equipoise.report.comparison.bands import Band, band
 from equipoise.report.figures import SMOOTHED
-from equipoise.report.view import Column, number, read_json, view_one
+from equipoise.report.numbers import number
+from equipoise.report.view import Column, read_json, view_one
 from equipoise.training.run_directory import RunDirectory
 
 Name = TypeVar("Name", str, int)
