@@ -12,7 +12,7 @@ import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from rich.console import Console
+from equipoise.console import PlainConsole
 
 from equipoise.balancing.execution import Outcome, Work
 from equipoise.balancing.locks import Held
@@ -108,7 +108,7 @@ def main() -> None:
     told = sys.stdin.readline()
     threading.Thread(target=_follow_the_starter, daemon=True).start()
     try:
-        Work.from_json(told).run(Console(file=sys.stderr, width=120))
+        Work.from_json(told).run(PlainConsole(file=sys.stderr, width=120))
     except Held as error:
         print(error)
         sys.exit(HELD)

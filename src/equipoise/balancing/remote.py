@@ -57,7 +57,7 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
             this machine's cache, where a later try finds what an earlier one left, and is sent.
     """
     quieten()
-    from rich.console import Console
+    from equipoise.console import PlainConsole
 
     from equipoise.balancing.execution import Work
     from equipoise.balancing.locks import Held
@@ -74,7 +74,7 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
     failure = held = None
     with work.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         try:
-            work.run(Console(file=log, width=120))
+            work.run(PlainConsole(file=log, width=120))
         except Held as error:
             held = str(error)
         except EquipoiseError as error:

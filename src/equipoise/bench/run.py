@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from equipoise.console import plain
 from equipoise.bench.contestants import line_up
 from equipoise.bench.curves import against_the_first, loss_curves
 from equipoise.bench.fidelity import Agreement, watch
@@ -153,7 +154,7 @@ def _progress(console: Console) -> Iterator[Notify]:
     """A line that says where the measurement is: live on a terminal, now and then elsewhere."""
     if console.is_terminal:
         with console.status("loading") as status:
-            yield status.update
+            yield lambda line: status.update(plain(line))
         return
     shown = 0.0
 

@@ -40,6 +40,7 @@ from equipoise.metrics import METRICS
 from equipoise.metrics.score import Score
 from equipoise.models import loading
 from equipoise.recipe import Recipe, Task
+from equipoise.texts import printable
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 
 Split = Literal["validation", "test"]
@@ -102,7 +103,7 @@ def evaluate(
 
     total = len(validation) + sum(len(asked.samples) + len(asked.shuffled or ()) for asked in questions)
     with _bar(console, hidden=not state.is_main_process) as bar:
-        shown = bar.add_task(f"evaluating {run.path.name}", total=total // state.num_processes)
+        shown = bar.add_task(printable(f"evaluating {run.path.name}"), total=total // state.num_processes)
 
         def advance(count: int) -> None:
             bar.advance(shown, count)
@@ -308,7 +309,7 @@ def _state() -> PartialState:
 
 def _bar(console: Console, hidden: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

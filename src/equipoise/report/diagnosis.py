@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equipoise.data.readers.reader import printable
+from equipoise.texts import printable
 from equipoise.errors import RunError
 from equipoise.report.balance.verdict import findings
 from equipoise.report.balance.view import BalanceView, is_balance, view_balance

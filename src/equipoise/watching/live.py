@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.data.readers.reader import printable
+from equipoise.texts import printable
 from equipoise.errors import EquipoiseError
 from equipoise.report.balance.view import is_balance
 from equipoise.report.comparison.view import FILE as COMPARISON

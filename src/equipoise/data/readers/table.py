@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from equipoise.texts import shown
 from equipoise.data.readers.files import inside, note
 from equipoise.data.readers.plain import plain_sample
 from equipoise.data.readers.reader import Flaw, samples_of
@@ -60,7 +61,7 @@ def media_file(folder: Path, value: Any, kind: str) -> Path:
     if content is None:
         return inside(folder, name, kind)
     if not isinstance(content, bytes) or not content:
-        raise TypeError(f"{kind} has bytes {content!r:.60}; expected those of a file")
+        raise TypeError(f"{kind} has bytes {shown(content)}; expected those of a file")
     return _kept(content, name)
 
 
