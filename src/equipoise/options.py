@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from equipoise.console import PlainConsole
 from equipoise.errors import RecipeError
 from equipoise.recipe import Recipe

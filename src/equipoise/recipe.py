@@ -38,7 +38,9 @@ MetricName = Literal[
 ]  # fmt: skip
 WeighterName = Literal["ew", "tla", "rlw", "dwa", "igbv1", "fixed", "cotbal"]
 #: Names that are no files on Windows, whatever their ending.
-DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{kind}{number}" for kind in ("COM", "LPT") for number in range(1, 10))})
+DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{kind}{number}" for kind in ("COM", "LPT") for number in range(1, 10))}
+)
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 

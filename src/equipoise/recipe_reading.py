@@ -127,7 +127,9 @@ def _index(items: list[Any], part: str, key: str) -> int:
         return names.index(part)
     if part.isdecimal() and len(part) < 10 and int(part) < len(items):
         return int(part)
-    raise RecipeError(f"override {key}: no item {shown(part)}; there are {len(items)}: {', '.join(map(_name, names)):.300}")
+    raise RecipeError(
+        f"override {key}: no item {shown(part)}; there are {len(items)}: {', '.join(map(_name, names)):.300}"
+    )
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import yaml
 from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-DEPTH, VALUES = 32, 100_000
+DEPTH, VALUES = 32, 50_000
 LONGEST_NUMBER = 100  # letters; 1:1:1:... is a number too, and takes its square to read
 REFUSED = ("binary", "omap", "pairs", "set")  # of YAML's own kinds; the rest of the program knows JSON's
 
@@ -85,9 +85,19 @@ def _construct_float(loader: Any, node: ScalarNode) -> float:
     return value
 
 
+def _construct_text(loader: Any, node: ScalarNode) -> str:
+    value: str = loader.construct_yaml_str(node)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise yaml.YAMLError(f"half of a character (a lone surrogate){_place(node)}") from error
+    return value
+
+
 def _with_plain_kinds(loader: type[Any]) -> type[Any]:
     refused = {f"tag:yaml.org,2002:{kind}" for kind in REFUSED}
     constructors = {tag: made for tag, made in yaml.SafeLoader.yaml_constructors.items() if tag not in refused}
+    constructors["tag:yaml.org,2002:str"] = _construct_text
     constructors["tag:yaml.org,2002:int"] = _construct_int
     constructors["tag:yaml.org,2002:float"] = _construct_float
     loader.yaml_constructors = constructors
@@ -104,6 +114,10 @@ class FastLoader(Bounds, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type
     """By libyaml, where PyYAML was built with it: several times as fast, for whole datasets."""
 
     values = 1_000_000
+
+    def __init__(self, stream: Any):
+        super(Composer, self).__init__(stream)  # the loader's own; libyaml's composer is of another class
+        Composer.__init__(self)
 
 
 def _parts(node: Node) -> list[Node]:

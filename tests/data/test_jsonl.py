@@ -119,7 +119,10 @@ def test_a_bad_line_is_named_by_its_number(folder, row, reason):
 
 def test_a_link_may_not_lead_outside(folder):
     (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
-    assert "lies outside the task's folder and its media_roots" in mistake(folder, {**GOOD, "image": "images/link.png"}).reason
+    assert (
+        "lies outside the task's folder and its media_roots"
+        in mistake(folder, {**GOOD, "image": "images/link.png"}).reason
+    )
 
 
 def test_a_missing_file_and_a_line_that_is_not_text(folder):

@@ -118,7 +118,9 @@ def _runs(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
 
 def _balances(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     root = write_balance(folder / NAME, ("vqa", "caption"), compare=("stl", "ew", "dwa"))
-    files = {name: _plain(root / name) for name in ("balance.json", "results.json", "costs.json") if (root / name).is_file()}
+    files = {
+        name: _plain(root / name) for name in ("balance.json", "results.json", "costs.json") if (root / name).is_file()
+    }
     files |= {
         f"nodes/{node.name}/scores-validation.json": _plain(node / "scores-validation.json")
         for node in (root / "nodes").iterdir()

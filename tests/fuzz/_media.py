@@ -135,7 +135,16 @@ def _header(channels: int, rate: int, bits: int, size: int, kind: int = 1) -> by
     """The beginning of a WAV that says so."""
     block = (channels * bits // 8) & 0xFFFF
     form = struct.pack("<HHIIHH", kind, channels, rate & 0xFFFFFFFF, (rate * block) & 0xFFFFFFFF, block, bits)
-    return b"RIFF" + struct.pack("<I", size) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size) + b"\0" * 64
+    return (
+        b"RIFF"
+        + struct.pack("<I", size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", size)
+        + b"\0" * 64
+    )
 
 
 def _audio(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:

@@ -72,7 +72,10 @@ OTHER = (
     Source("tuxpaint", "usr/share/tuxpaint/stamps/animals/cat.png", options={"kind": "box"}),
     Source("easy_vqa", "data/train/images/1600.png", options={"kind": "box"}),
 )
-PICKLES = (Source("refcoco", "refcoco/refs(unc).p"), Source("refcoco", "refcocog/refs(umd).p", options={"dataset": "refcocog"}))
+PICKLES = (
+    Source("refcoco", "refcoco/refs(unc).p"),
+    Source("refcoco", "refcocog/refs(umd).p", options={"dataset": "refcocog"}),
+)
 JSONL = Source("jsonl", "train.jsonl")
 PARQUET = Source("parquet", "train.parquet")
 SAVED = tuple(
@@ -212,7 +215,9 @@ def _json(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return st.integers(0, len(JSON) - 1).flatmap(case), reading.check
 
 
-def _spoiled_files(sources: tuple[Source, ...], extra: Callable[[Source], st.SearchStrategy[bytes]] | None = None) -> Any:
+def _spoiled_files(
+    sources: tuple[Source, ...], extra: Callable[[Source], st.SearchStrategy[bytes]] | None = None
+) -> Any:
     def prepare(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
         reading = Reading(folder)
 
@@ -231,7 +236,7 @@ def _yaml_of(source: Source) -> st.SearchStrategy[bytes]:
     content = yaml.safe_load((FIXTURES / "macs" / "MACS.yaml").read_text()) if source.reader == "macs" else {
         "categories": ["ai"], "conversations": [["Hello", "Hi"], ["What?", "That."]]
     }  # fmt: skip
-    return st.one_of(spoiled(content).map(as_json), st.sampled_from(BOMBS))
+    return st.one_of(spoiled(content).map(as_json), st.sampled_from(BOMBS[:6]))
 
 
 def _pickles(source: Source) -> st.SearchStrategy[bytes]:
@@ -282,9 +287,13 @@ def _parquet(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
         return file.getvalue()
 
     bytes_row = {**ROW, "image": {"bytes": b"\x89PNG", "path": "../x.png"}}
-    keyed = st.dictionaries(st.sampled_from(sorted(ROW)), scalars | st.lists(scalars, max_size=2) | st.binary(max_size=6), max_size=5)
+    keyed = st.dictionaries(
+        st.sampled_from(sorted(ROW)), scalars | st.lists(scalars, max_size=2) | st.binary(max_size=6), max_size=5
+    )
     row = st.one_of(spoiled(ROW, 1).filter(lambda found: isinstance(found, dict)), st.just(bytes_row), keyed)
-    tables = st.tuples(st.lists(row, min_size=1, max_size=3), st.sampled_from(["snappy", "gzip", "zstd", "none"])).map(table)
+    tables = st.tuples(st.lists(row, min_size=1, max_size=3), st.sampled_from(["snappy", "gzip", "zstd", "none"])).map(
+        table
+    )
     spoilt = st.sampled_from(range(len(written))).flatmap(lambda number: spoiled_bytes(written[number].read_bytes(), 2))
     return st.tuples(st.just(PARQUET), st.one_of(tables, tables.flatmap(spoiled_bytes), spoilt)), reading.check
 

@@ -67,7 +67,9 @@ def _templates(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
         assert "root:x:0" not in text, "a template reads files"
         assert len(messages) == 2
 
-    spoilt = st.sampled_from(TEMPLATES).flatmap(lambda text: spoiled_bytes(text.encode()).map(lambda made: made.decode(errors="replace")))
+    spoilt = st.sampled_from(TEMPLATES).flatmap(
+        lambda text: spoiled_bytes(text.encode()).map(lambda made: made.decode(errors="replace"))
+    )
     built = st.lists(PIECES | texts, max_size=8).map("".join)
     mixed = st.tuples(st.sampled_from(TEMPLATES), st.sampled_from(ATTACKS)).map("".join)
     return st.tuples(st.one_of(spoilt, built, mixed, st.sampled_from(ATTACKS)), texts), check

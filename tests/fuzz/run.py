@@ -11,7 +11,7 @@ listed in tests/fuzz. The product is called as the commands call it. A case ends
 | refused | an EquipoiseError whose message is a line that can be read and, for files, names the file |
 | accepted | it is used, and what is shown of it is shown as text |
 | traceback | anything else was raised, or a check of the surface failed: a finding |
-| hang | it took more than 20 seconds, or the process had to be killed: a finding |
+| hang | it took more than 20 seconds of its process, or that had to be killed: a finding |
 
 Cases run in processes of their own, which may take 2.5 GB on top of what they import. The same seed makes the same
 cases. The status is 1 where there is a finding.
@@ -38,7 +38,7 @@ from fuzz._surface import Surface
 from fuzz._surfaces import SURFACES
 
 CHUNK = 4_000  # cases of one process
-SILENCE = 90.0  # seconds without a finished case after which a process is killed
+SILENCE = 240.0  # seconds without a finished case after which a process is killed: it waits, or computes in C
 FEW = 50  # cases of a surface at the least
 
 
@@ -136,7 +136,16 @@ def _wait(process: subprocess.Popen[bytes], file: Path) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """The figures in Markdown."""
-    header = ("surface", "cases", "refused with a line", "accepted", "tracebacks", "hangs", "slowest case, s", "peak memory, MB")
+    header = (
+        "surface",
+        "cases",
+        "refused with a line",
+        "accepted",
+        "tracebacks",
+        "hangs",
+        "slowest case, s",
+        "peak memory, MB",
+    )
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     for row in rows:
         counts = (row.cases, row.refused, row.accepted, row.tracebacks, row.hangs)
@@ -144,7 +153,9 @@ def table(rows: Sequence[Row]) -> str:
             f"| {row.surface} | " + " | ".join(f"{count:,}" for count in counts)
             + f" | {row.slowest:.1f} | {row.peak:,} (+{row.over:,}) |"
         )  # fmt: skip
-    totals = [sum(getattr(row, name) for row in rows) for name in ("cases", "refused", "accepted", "tracebacks", "hangs")]
+    totals = [
+        sum(getattr(row, name) for row in rows) for name in ("cases", "refused", "accepted", "tracebacks", "hangs")
+    ]
     slowest, peak = max(row.slowest for row in rows), max(row.peak for row in rows)
     return "\n".join([*lines, f"| all | {' | '.join(f'{total:,}' for total in totals)} | {slowest:.1f} | {peak:,} |"])
 
@@ -164,7 +175,11 @@ def main() -> int:
     for surface, cases in zip(chosen, shares(chosen, options.cases).values(), strict=True):
         row = run_surface(surface, cases, options.seed)
         rows.append(row)
-        print(f"{surface.name}: {row.cases:,} cases, {time.monotonic() - began:,.0f} s so far", file=sys.stderr, flush=True)
+        print(
+            f"{surface.name}: {row.cases:,} cases, {time.monotonic() - began:,.0f} s so far",
+            file=sys.stderr,
+            flush=True,
+        )
         for failure in row.failures[:10]:
             print(f"--- {surface.name}\n{failure}\n", file=sys.stderr, flush=True)
     print(table(rows))

@@ -18,9 +18,9 @@ FEW = {"run folder: report, diagnose": 8, "balance folder: report, diagnose": 5,
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    before = signal.signal(signal.SIGALRM, _stop)
+    before = signal.signal(signal.SIGPROF, _stop)
     yield
-    signal.signal(signal.SIGALRM, before)
+    signal.signal(signal.SIGPROF, before)
 
 
 @pytest.mark.usefixtures("alarm")

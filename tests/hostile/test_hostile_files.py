@@ -98,7 +98,9 @@ def elsewhere(tmp_path: Path) -> Path:
     folder = tmp_path / "coco"
     folder.mkdir()
     Image.new("RGB", (8, 8), "red").save(folder / "a.png")
-    data = rows(tmp_path / "data", {"image": "images/a.png"}, {"image": str(folder / "a.png")}, {"image": "../coco/a.png"})
+    data = rows(
+        tmp_path / "data", {"image": "images/a.png"}, {"image": str(folder / "a.png")}, {"image": "../coco/a.png"}
+    )
     (data / "images").symlink_to(folder)
     return folder
 
@@ -107,7 +109,9 @@ def test_data_names_files_below_its_folder_alone(elsewhere, tmp_path):
     found = list(jsonl.read("own", "train", tmp_path / "data"))
     assert all(isinstance(row, Flaw) and "lies outside the task's folder" in row.reason for row in found)
     assert len(found) == 3
-    assert not any("coco/a.png: image does not" in row.reason for row in found), "not even whether a file is there is told"
+    assert not any("coco/a.png: image does not" in row.reason for row in found), (
+        "not even whether a file is there is told"
+    )
 
 
 def test_media_roots_of_the_recipe_allow_further_folders(elsewhere, tmp_path):

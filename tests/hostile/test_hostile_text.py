@@ -62,7 +62,7 @@ def test_a_recipe_that_stands_for_more_than_it_is_is_refused(number, recipe):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a: &a [x]\nb: &b [*a]\nc: [*b, *b]\nmodel: &m [*m]\n", "a part of it holds itself, line 4, column 9"),
+        ("a: &a [x]\nb: &b [*a]\nc: [*b, *b]\nmodel: &m [*m]\n", "a part of it holds itself, line 4, column 8"),
         ("[" * 40 + "]" * 40, "it has more than 32 levels"),
         (MINIMAL + "train: {seed: 1}\ntrain: {seed: 2}\n", "the key 'train' stands twice, line 4, column 1"),
         ("model: !!python/object/apply:os.system ['touch pwned']", "could not determine a constructor for the tag"),
@@ -90,7 +90,10 @@ def test_anchors_and_merges_are_for_people(recipe):
     "name", ["../../x", "/etc/x", "a/b", "a\\b", "..", ".hidden", "-x", "", "a b", "a\n", "a\0", "CON", "nul.txt", "Lpt1", "a.", "x" * 81]
 )  # fmt: skip
 def test_a_task_is_named_like_a_file_anywhere(name, recipe):
-    assert "tasks.0.name: " in mistake(recipe, f"tasks.0.name={ascii(name) if name.isprintable() else chr(34) + name.encode('unicode_escape').decode() + chr(34)}")
+    assert "tasks.0.name: " in mistake(
+        recipe,
+        f"tasks.0.name={ascii(name) if name.isprintable() else chr(34) + name.encode('unicode_escape').decode() + chr(34)}",
+    )
 
 
 def test_two_tasks_are_not_one_file_where_case_does_not_count(recipe):
@@ -112,14 +115,27 @@ def test_an_option_of_another_kind_is_refused(option, recipe, tmp_path):
 
     (tmp_path / "x.json").write_text("[]")
     key, _, value = option.partition("=")
-    read = load_recipe(recipe, ["tasks.vqa.reader=llava", f"tasks.vqa.path={tmp_path}", f"tasks.vqa.options={{{key}: {value}}}"])
+    read = load_recipe(
+        recipe, ["tasks.vqa.reader=llava", f"tasks.vqa.path={tmp_path}", f"tasks.vqa.options={{{key}: {value}}}"]
+    )
     with pytest.raises(DataError, match=r"tasks\.vqa\.options\.image_folder: found .*; expected str \| None"):
         read_task(read.tasks[0], "train", seed=0)
 
 
 # ---------------------------------------------------------------------- shown as text
 
-NAMES = ("[red]x[/red]", "[/x]", ":smile:", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "{0}{x.y}", "%s%n", "<b>&", "a\rb", "\u202e")
+NAMES = (
+    "[red]x[/red]",
+    "[/x]",
+    ":smile:",
+    "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07",
+    "{0}{x.y}",
+    "%s%n",
+    "<b>&",
+    "a\rb",
+    "\u202e",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,7 +162,11 @@ def test_a_terminal_shows_names_as_they_are(name):
 def test_a_bar_takes_no_markup_from_a_name(module):
     """rich reads a bar's columns as markup unless it is told not to."""
     text = (Path(equipoise.__file__).parent / module).read_text(encoding="utf-8")
-    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "TextColumn"]
+    calls = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "TextColumn"
+    ]
     assert calls
     assert all("markup=False" in ast.unparse(call) for call in calls)
 
@@ -236,7 +256,7 @@ def test_nothing_is_loaded_by_what_runs_code():
                 or (name == "yaml.load" and source.name != "yaml_reading.py")
                 or "allow_pickle=True" in arguments
                 or "shell=True" in arguments
-                or name in ("zipfile.ZipFile", "tarfile.open", "shutil.unpack_archive") and source.name != "packages.py"
+                or (name in ("zipfile.ZipFile", "tarfile.open", "shutil.unpack_archive") and source.name != "packages.py")
             )  # fmt: skip
             found += [f"{source.name}:{node.lineno}: {arguments}"] if unsafe else []
     assert found == []

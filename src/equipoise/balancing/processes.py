@@ -12,10 +12,9 @@ import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from equipoise.console import PlainConsole
-
 from equipoise.balancing.execution import Outcome, Work
 from equipoise.balancing.locks import Held
+from equipoise.console import PlainConsole
 from equipoise.errors import EquipoiseError, RunError
 from equipoise.quiet import quieten
 

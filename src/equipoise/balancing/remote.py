@@ -57,10 +57,9 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
             this machine's cache, where a later try finds what an earlier one left, and is sent.
     """
     quieten()
-    from equipoise.console import PlainConsole
-
     from equipoise.balancing.execution import Work
     from equipoise.balancing.locks import Held
+    from equipoise.console import PlainConsole
     from equipoise.errors import EquipoiseError
     from equipoise.packages import cache_folder
 

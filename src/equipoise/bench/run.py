@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from equipoise.console import plain
 from equipoise.bench.contestants import line_up
 from equipoise.bench.curves import against_the_first, loss_curves
 from equipoise.bench.fidelity import Agreement, watch
@@ -22,6 +21,7 @@ from equipoise.bench.growth import growth
 from equipoise.bench.memory import STEPS, memory_ratios, peak_of
 from equipoise.bench.steps import step_costs, time_steps
 from equipoise.bench.tables import print_curves, print_fidelity, print_growth, print_memory, print_steps
+from equipoise.console import plain
 from equipoise.errors import RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe

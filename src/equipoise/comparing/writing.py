@@ -10,10 +10,10 @@ import io
 import re
 from collections.abc import Sequence
 
-from equipoise.texts import printable
 from equipoise.comparing.summary import Summary
 from equipoise.comparing.tables import Table
 from equipoise.comparing.verdict import Verdict
+from equipoise.texts import printable
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?×?|[–<] ?[\d.]*|\[[^\]]*\]|[-+−]?[\d.]+(e[-+]?\d+)? \[[^\]]*\]")
 _LATEX = {

@@ -46,9 +46,7 @@ def load_image(
 
 
 @contextmanager
-def opened(
-    path: Path, formats: Sequence[str] = FORMATS, largest: int | None = None
-) -> Iterator[Image.Image]:
+def opened(path: Path, formats: Sequence[str] = FORMATS, largest: int | None = None) -> Iterator[Image.Image]:
     """The file as Pillow opens it, not yet decoded; arguments and errors are those of `load_image`."""
     with open_plain(path) as file, Image.open(file, formats=list(formats)) as image:
         _check_size(image, largest if largest is not None else Image.MAX_IMAGE_PIXELS)

@@ -281,9 +281,7 @@ def _tasks_of(scores: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
     known = frozenset(tasks)
     for run in runs:
         if run not in scores:
-            raise DataError(
-                f"no scores of run {shown(run)}; the tasks {_listed(tasks)} need one each, and {MINI!r}"
-            )
+            raise DataError(f"no scores of run {shown(run)}; the tasks {_listed(tasks)} need one each, and {MINI!r}")
     for run in scores:
         if run not in runs:
             raise DataError(f"run {shown(run)} belongs to no task; allowed: {_listed(runs)}")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from string import ascii_uppercase as LETTERS
 from typing import Any
 
-from equipoise.texts import shown
 from equipoise.data.readers.reader import items_of, text_of
+from equipoise.texts import shown
 
 #: CoTBal's Table 1 and LLaVA-1.5.
 SHORT_ANSWER = "Answer the question using a single word or phrase."

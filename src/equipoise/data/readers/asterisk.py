@@ -21,13 +21,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from equipoise.texts import shown
 from equipoise.data.readers.files import inside, opening
 from equipoise.data.readers.reader import Flaw, Reader, check_split, samples_of, text_of
 from equipoise.data.readers.splits import SPLITS, split_of, words
 from equipoise.data.sample import Sample, exchange
 from equipoise.errors import DataError
 from equipoise.packages import ASTERISK, fetched
+from equipoise.texts import shown
 
 TRANSCRIPTS = Path("usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 SOUNDS = Path("usr/share/asterisk/sounds/en_US_f_Allison")

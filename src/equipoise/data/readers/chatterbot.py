@@ -27,13 +27,13 @@ from typing import Any
 
 import yaml
 
-from equipoise.texts import shown
 from equipoise.data.readers.files import note, opening
 from equipoise.data.readers.reader import Flaw, Reader, check_split, items_of, samples_of, text_of
 from equipoise.data.readers.splits import SPLITS, split_of, words
 from equipoise.data.sample import Sample, Turn, exchange
 from equipoise.errors import DataError
 from equipoise.packages import CHATTERBOT, fetch
+from equipoise.texts import shown
 from equipoise.yaml_reading import FastLoader, load
 
 ENGLISH = Path("data/english")

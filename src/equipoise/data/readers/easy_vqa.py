@@ -33,9 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from equipoise.texts import shown
 from equipoise.data.images import load_image
 from equipoise.data.readers.boxes import box_sample, box_text
 from equipoise.data.readers.files import inside, json_whole, note
@@ -44,6 +42,7 @@ from equipoise.data.readers.refcoco import CAPTION_PROMPT as REGION_PROMPT
 from equipoise.data.sample import Box, Sample, exchange
 from equipoise.errors import DataError
 from equipoise.packages import EASY_VQA, fetch
+from equipoise.texts import shown
 
 SPLITS = {
     "align": ("train", range(1600)),

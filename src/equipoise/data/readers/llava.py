@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from equipoise.texts import shown
 from equipoise.data.readers.files import inside, json_items
 from equipoise.data.readers.plain import check_turns
 from equipoise.data.readers.reader import Flaw, Reader, check_split, items_of, keys_of, mapping, samples_of, text_of
 from equipoise.data.sample import Role, Sample, Turn
+from equipoise.texts import shown
 
 ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
 EXPECTED = '[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]'

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from equipoise.texts import shown
 from equipoise.data.readers.answers import SHORT_ANSWER
 from equipoise.data.readers.files import inside, json_pairs
 from equipoise.data.readers.reader import (
@@ -32,6 +31,7 @@ from equipoise.data.readers.reader import (
     text_of,
 )
 from equipoise.data.sample import Sample, exchange
+from equipoise.texts import shown
 
 #: The owners' number of each split.
 SPLITS = {"train": 1, "validation": 2, "test": 3}

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from equipoise.texts import shown
 from equipoise.data.readers.files import inside
 from equipoise.data.readers.reader import items_of, mapping, text_of
 from equipoise.data.sample import Box, Role, Sample, Turn, exchange
+from equipoise.texts import shown
 
 ROLES = ("system", "user", "assistant")
 Find = Callable[[Path, Any, str], Path]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from equipoise.texts import printable, shown
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
+from equipoise.texts import printable, shown
 
 T = TypeVar("T")
 
@@ -85,7 +85,6 @@ def samples_of(
             path = error.path if isinstance(error, Unusable) else source
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             yield Flaw(place, str(path), " ".join(reason.split()))
-
 
 
 def check_split(task: str, reader: str, split: str, allowed: Iterable[str]) -> None:

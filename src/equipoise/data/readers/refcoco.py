@@ -43,7 +43,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equipoise.texts import shown
 from equipoise.data.readers.answers import number_of
 from equipoise.data.readers.files import inside, json_items, opening
 from equipoise.data.readers.reader import (
@@ -58,6 +57,7 @@ from equipoise.data.readers.reader import (
 )
 from equipoise.data.sample import Box, Sample, exchange
 from equipoise.errors import DataError
+from equipoise.texts import shown
 
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 SPLITS = {"train": "train", "validation": "val", "test": "testA", "testB": "testB"}

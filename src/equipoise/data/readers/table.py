@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from equipoise.texts import shown
 from equipoise.data.readers.files import inside, note
 from equipoise.data.readers.plain import plain_sample
 from equipoise.data.readers.reader import Flaw, samples_of
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 from equipoise.packages import cache_folder
+from equipoise.texts import shown
 
 KEYS = ("id", "prompt", "answer", "messages", "image", "images", "audio", "audios", "references", "box")
 ROWS = 64  # read at once: rows with embedded images are large
