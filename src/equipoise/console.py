@@ -11,7 +11,7 @@ from equipoise.texts import printable
 
 
 class PlainConsole(Console):
-    """Prints names as they are: they come from files, and none of them is markup, an emoji's code or an escape sequence.
+    """Prints names as they are: they come from files, and none of them is markup, emoji or an escape sequence.
 
     This holds for strings, also in tables and rules; a `Text` is printed as whoever made it wants it.
     """

@@ -198,8 +198,8 @@ class Task(_Section):
         name: used in file names and tables.
         reader: which dataset format.
         path: its folder or file; readers of packaged data need none.
-        media_roots: folders outside of `path` in which its images and clips may lie as well, links followed; without any,
-            data can name files below `path` alone.
+        media_roots: folders outside of `path` in which its images and clips may lie as well, links followed; data
+            can name files below `path` alone without any.
         metric: how answers are scored; null for a task that is trained on but not scored.
         train, validation, test: the split that this part is read from; null leaves the part out.
         hold_out: part name to its number of samples, drawn from the training split, for data that comes without splits.

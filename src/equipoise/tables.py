@@ -78,14 +78,15 @@ def read_test_scores(path: Path) -> dict[str, dict[str, dict[str, float]]]:
             )
         if directions.setdefault((task, metric), higher) != higher:
             raise DataError(
-                f"{path}, line {line}: higher_is_better of task {shown(task)}, metric {shown(metric)} is {str(higher).lower()}, "
-                f"and {str(not higher).lower()} in a line above; it must be the same for every method"
+                f"{path}, line {line}: higher_is_better of task {shown(task)}, metric {shown(metric)} is "
+                f"{str(higher).lower()}, and {str(not higher).lower()} in a line above; "
+                "it must be the same for every method"
             )
         of_task = scores.setdefault(method, {}).setdefault(task, {})
         if metric in of_task:
             raise DataError(
-                f"{path}, line {line}: a second row of method {shown(method)}, task {shown(task)}, metric {shown(metric)}; "
-                "one is allowed"
+                f"{path}, line {line}: a second row of method {shown(method)}, task {shown(task)}, "
+                f"metric {shown(metric)}; one is allowed"
             )
         value = _number(path, line, "value", row["value"])
         of_task[metric] = value if higher else -value

@@ -1,8 +1,8 @@
 """YAML that somebody else wrote, as plain data of bounded size.
 
-A page of YAML can stand for more than fits into memory (aliases of aliases, `<<`), hold itself, nest without end, or name
-objects of Python's to be made. What comes from here is mappings, lists, texts, numbers, truth values, dates and None,
-no more of them and no deeper than allowed, what is referred to twice counted twice.
+A page of YAML can stand for more than fits into memory (aliases of aliases, `<<`), hold itself, nest without end, or
+name objects of Python's to be made. What comes from here is mappings, lists, texts, numbers, truth values, dates and
+None, no more of them and no deeper than allowed, what is referred to twice counted twice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Bounds(Composer):
         self.__dict__["_level"] = self.__dict__.get("_level", 0) + 1
         if self.__dict__["_level"] > self.depth:
             raise yaml.YAMLError(f"it has more than {self.depth} levels")
-        is_alias = self.check_event(yaml.AliasEvent)
+        is_alias = self.check_event(yaml.AliasEvent)  # type: ignore[attr-defined]  # of the parser
         node = super().compose_node(parent, index)
         self.__dict__["_level"] -= 1
         if node is None:

@@ -1,4 +1,4 @@
-"""Run directories, balances and comparisons that came from somebody else, given to `report`, `diagnose` and `compare`."""
+"""Run directories, balances and comparisons of somebody else, given to `report`, `diagnose` and `compare`."""
 
 from __future__ import annotations
 

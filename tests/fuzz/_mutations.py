@@ -16,14 +16,19 @@ MARKUP = "<img src=x onerror=pwned()>"
 ESCAPE = "\x1b[31m"
 HOSTILE = (
     "", " ", "\0", "a\0b", "\ud800", "\u202eabc", "\ufeff", "\r\n", ESCAPE, "\x1b]0;title\x07", MARKUP, "</script>",
-    "[red]", "[/red]", "[bold]x[/]", ":smile:", "{0}", "{x.__class__}", "{", "%s%n%d", "${HOME}", "`id`", "=1+1", "@SUM(A1)",
-    "../../x", "/etc/passwd", "/dev/zero", "..", ".", "~", "file:///etc/passwd", "http://127.0.0.1:1/x", "CON", "nul.txt",
-    "A" * 5_000, "[" * 2_000, "\u0301" * 300, "1" * 5_000, "-0", "1e999", "0x10", "1_000", "nan", "NaN", "Infinity", "null", "true",
-    "{{ 7*7 }}", "{% for", "<image>" * 50, "<audio>", "```" * 50, "\n1. \n1. ", "x: y", "&a *a", "!!python/object:os.system",
+    "[red]", "[/red]", "[bold]x[/]", ":smile:", "{0}", "{x.__class__}", "{", "%s%n%d", "${HOME}", "`id`", "=1+1",
+    "@SUM(A1)",
+    "../../x", "/etc/passwd", "/dev/zero", "..", ".", "~", "file:///etc/passwd", "http://127.0.0.1:1/x", "CON",
+    "nul.txt",
+    "A" * 5_000, "[" * 2_000, "\u0301" * 300, "1" * 5_000, "-0", "1e999", "0x10", "1_000", "nan", "NaN", "Infinity",
+    "null", "true",
+    "{{ 7*7 }}", "{% for", "<image>" * 50, "<audio>", "```" * 50, "\n1. \n1. ", "x: y", "&a *a",
+    "!!python/object:os.system",
     "\\input{/etc/passwd}", "$(id)", "\u2028", "\x85", "e" + "\u0332" * 50,
 )  # fmt: skip
 NUMBERS = (
-    0, -1, 1, 2**31, -(2**31), 2**63, 2**64, 10**30, 10**400, 0.0, -0.0, 1e-320, 1e308, -1e308, 0.1, 1.5, math.inf, -math.inf,
+    0, -1, 1, 2**31, -(2**31), 2**63, 2**64, 10**30, 10**400, 0.0, -0.0, 1e-320, 1e308, -1e308, 0.1, 1.5, math.inf,
+    -math.inf,
     math.nan,
 )  # fmt: skip
 
@@ -109,8 +114,10 @@ def spoiled_json(draw: Any, template: Any) -> bytes:
 
 
 PIECES = (
-    b"", b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"\x80\x00", b"\xef\xbb\xbf", b"\xed\xa0\x80",
-    b"\xc3", b"\n", b"\r", b'"', b"'", b",", b"{", b"}", b"[", b"]", b":", b"9" * 400, b"1e999", b"-", b"NaN", b"[" * 400, b"*a", b"&a ",
+    b"", b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"\x80\x00", b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"\xc3", b"\n", b"\r", b'"', b"'", b",", b"{", b"}", b"[", b"]", b":", b"9" * 400, b"1e999", b"-", b"NaN",
+    b"[" * 400, b"*a", b"&a ",
     b"<<: ", b"!!python/name:os.system ", b"\t", b"%s", b"\x1b[31m",
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from equipoise.data.readers.reader import Flaw
 from equipoise.data.tasks import _usable
 from equipoise.errors import DataError
 from fuzz._mutations import as_json, scalars, spoiled, spoiled_bytes, spoiled_json, values
-from fuzz._surface import Surface, one_line
+from fuzz._surface import Surface, names, one_line
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 
@@ -56,7 +56,8 @@ JSON = (
     Source("ocrvqa", "dataset.json"),
     Source("refcoco", "refcoco/instances.json", options={"kind": "caption", "square": True}),
     Source("sharegpt", "sharegpt_20230401_html_unsplit.json", path="sharegpt_20230401_html_unsplit.json"),
-    Source("sharegpt", "sharegpt_20230401_html_unsplit.json", options={"html": True}, path="sharegpt_20230401_html_unsplit.json"),
+    Source("sharegpt", "sharegpt_20230401_html_unsplit.json", options={"html": True},
+    path="sharegpt_20230401_html_unsplit.json"),
     Source("sharegpt4v", "sharegpt4v/sharegpt4v_instruct_gpt4-vision_cap100k.json"),
     Source("textvqa", "TextVQA_0.5.1_train.json"),
     Source("vqav2", "v2_OpenEnded_mscoco_train2014_questions.json"),
@@ -79,14 +80,17 @@ PICKLES = (
 JSONL = Source("jsonl", "train.jsonl")
 PARQUET = Source("parquet", "train.parquet")
 SAVED = tuple(
-    Source("saved", file) for file in ("train/data-00000-of-00001.arrow", "train/dataset_info.json", "train/state.json", "dataset_dict.json")
+    Source("saved", file) for file in ("train/data-00000-of-00001.arrow", "train/dataset_info.json",
+    "train/state.json", "dataset_dict.json")
 )  # fmt: skip
 ROW: dict[str, Any] = {
-    "id": "a", "prompt": "What?", "answer": "This.", "image": "a.png", "audio": ["a.wav"], "references": ["This.", "That."],
+    "id": "a", "prompt": "What?", "answer": "This.", "image": "a.png", "audio": ["a.wav"],
+    "references": ["This.", "That."],
     "box": [0.1, 0.2, 0.3, 0.4],
 }  # fmt: skip
 TALK: dict[str, Any] = {
-    "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "a"}],
     "images": ["a.png", "b.png"],
 }  # fmt: skip
 #: Pickles that would do something, or that stand for more than they are.
@@ -179,7 +183,7 @@ class Reading:
         try:
             self._read(source, root)
         except DataError as error:
-            assert str(root) in str(error), "a refusal does not name the file"
+            names(error, root)
             raise
         finally:
             if kept is None:

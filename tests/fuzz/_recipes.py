@@ -111,7 +111,8 @@ KEYS = sorted(
         for section, path in (
             (RECIPE, ("model", "path")), (RECIPE, ("model", "lora", "rank")), (RECIPE, ("model", "lora")),
             (RECIPE, ("tasks",)), (RECIPE, ("tasks", "vqa", "name")), (RECIPE, ("tasks", 0, "options", "kind")),
-            (RECIPE, ("tasks", 1)), (RECIPE, ("balance", "modules", "window")), (RECIPE, ("balance", "tasks", "weights")),
+            (RECIPE, ("tasks", 1)), (RECIPE, ("balance", "modules", "window")),
+            (RECIPE, ("balance", "tasks", "weights")),
             (RECIPE, ("train", "learning_rate", "llm")), (RECIPE, ("train", "arguments")), (RECIPE, ("train", "seed")),
             (RECIPE, ("data", "on_error")), (RECIPE, ("train",)),
         )

@@ -19,7 +19,8 @@ WEIGHTS = b"run,a,b\nmini,0.5,0.25\na+mini,0.75,0.3\nb+mini,0.5,0.5\n"
 DELTAS = b"method,task,metric,value,higher_is_better\nstl,a,acc,0.5,true\nstl,b,loss,2,false\nx,a,acc,0.6,yes\nx,b,loss,1.5,0\n"
 CELLS = st.one_of(
     st.sampled_from([
-        *HOSTILE, "0", "-1", "1e308", "-1e308", "5e-324", "nan", "inf", "1e-320", "1_0", "0x1", "٣", "mini", "a+mini", "a", "b",
+        *HOSTILE, "0", "-1", "1e308", "-1e308", "5e-324", "nan", "inf", "1e-320", "1_0", "0x1", "٣", "mini", "a+mini",
+        "a", "b",
         "b+mini", "stl", "x", "acc", "true", "0.5", "1", "2", "",
     ]),
     st.floats(allow_nan=False).map(repr),
@@ -82,8 +83,7 @@ def _weights(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
         file.write_bytes(content)
         _printing(lambda: cli.weights(file, temperature, alpha, degenerate))  # type: ignore[arg-type]
 
-    tables = st.one_of(
-        spoiled_bytes(WEIGHTS), spoiled_bytes(WEIGHTS, 1), _like(WEIGHTS), _numbers(WEIGHTS))
+    tables = st.one_of(spoiled_bytes(WEIGHTS), spoiled_bytes(WEIGHTS, 1), _like(WEIGHTS), _numbers(WEIGHTS))
     tables = st.integers(0, 80).flatmap(lambda number, usual=tables: st.sampled_from(LARGE) if number == 0 else usual)
     settings = st.one_of(st.just(0.5), st.floats())
     return st.tuples(tables, settings, settings, st.sampled_from(["error", "zero", "zero"])), check
@@ -97,8 +97,7 @@ def _deltas(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
         file.write_bytes(content)
         _printing(lambda: cli.deltas(file, baseline))
 
-    tables = st.one_of(
-        spoiled_bytes(DELTAS), spoiled_bytes(DELTAS, 1), _like(DELTAS), _like(DELTAS))
+    tables = st.one_of(spoiled_bytes(DELTAS), spoiled_bytes(DELTAS, 1), _like(DELTAS), _like(DELTAS))
     tables = st.integers(0, 80).flatmap(lambda number, usual=tables: st.sampled_from(LARGE) if number == 0 else usual)
     return st.tuples(tables, st.sampled_from(["stl", "stl", "stl", "x", "\x1b[31m", ""])), check
 

@@ -16,12 +16,14 @@ from fuzz._mutations import spoiled_bytes, texts
 from fuzz._surface import Surface
 
 TEMPLATES = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{% for part in message['content'] %}{% if part['type'] == 'text' %}"
-    "{{ part['text'] }}{% else %}<image>{% endif %}{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
-    "{%- set ns = namespace(found=false) -%}{% for m in messages %}{{ m.role + ': ' + m.content[0].text | trim }}\n</s>{% endfor %}",
-    "{% macro say(m) %}{{ m.role }}{% generation %}{{ m.content | map(attribute='text') | join }}{% endgeneration %}</s>{% endmacro %}"
-    "{% for m in messages %}{{ say(m) }}{% endfor %}",
-)  # fmt: skip
+    "{% for message in messages %}<|{{ message['role'] }}|>{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}<image>{% endif %}{% endfor %}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+    "{%- set ns = namespace(found=false) -%}{% for m in messages %}"
+    "{{ m.role + ': ' + m.content[0].text | trim }}\n</s>{% endfor %}",
+    "{% macro say(m) %}{{ m.role }}{% generation %}{{ m.content | map(attribute='text') | join }}{% endgeneration %}</s>"
+    "{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
+)
 #: What would read files, run commands, use up time or memory.
 ATTACKS = (
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -34,17 +36,24 @@ ATTACKS = (
     "{{ ''|attr('__class__') }}", "{{ raise_exception.__globals__ }}", "{{ strftime_now.__globals__ }}",
     "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}", "{{ ('%s' % messages.__class__)|safe }}",
     "{% include '/etc/passwd' %}", "{% import 'os' as os %}{{ os }}", "{% extends 'x' %}", "{{ config }}{{ request }}",
-    "{{ raise_exception('no') }}", "{{ raise_exception('\x1b[31m\n\n') }}", "{% raw %}", "{% for %}", "{{", "{{ 1/0 }}", "{{ messages[9] }}",
-    "{{ range(10**9) | length }}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ [1, 2] | map('nope') | list }}",
-    "{{ undefined_name.attribute }}", "answer", "", "{{ 'x' * 60000000 }}", "{{ messages | tojson }}", "{{ bos_token }}{{ eos_token }}",
-    "{% set x = messages %}{% for m in x %}{% break %}{% endfor %}", "{{ messages[0]['content'] }}" * 50, "{{ ('a' * 100) | int }}",
+    "{{ raise_exception('no') }}", "{{ raise_exception('\x1b[31m\n\n') }}", "{% raw %}", "{% for %}", "{{",
+    "{{ 1/0 }}", "{{ messages[9] }}",
+    "{{ range(10**9) | length }}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{{ [1, 2] | map('nope') | list }}",
+    "{{ undefined_name.attribute }}", "answer", "", "{{ 'x' * 60000000 }}", "{{ messages | tojson }}",
+    "{{ bos_token }}{{ eos_token }}",
+    "{% set x = messages %}{% for m in x %}{% break %}{% endfor %}", "{{ messages[0]['content'] }}" * 50,
+    "{{ ('a' * 100) | int }}",
     "{{ '%c' % 1114112 }}", "{{ '\\ud800' }}answer", "{{ 'answer' | indent(9999999) }}",
 )  # fmt: skip
 PIECES = st.sampled_from(
     [
-        "{{ message }}", "{{ messages[0].content }}", "answer", "</s>", "{% if add_generation_prompt %}", "{% endif %}", "{% else %}",
-        "{% for m in messages %}", "{% endfor %}", "{{ m['content'] }}", "{{ m.content[0]['text'] }}", "{{ loop.index }}", "{# c #}", "{% set a = 1 %}",
-        "{{ a + 'b' }}", "{{ m.role.upper() }}", "{%- continue %}", "{{ raise_exception(m.role) }}", "{{ m | tojson }}", "\n",
+        "{{ message }}", "{{ messages[0].content }}", "answer", "</s>", "{% if add_generation_prompt %}",
+        "{% endif %}", "{% else %}",
+        "{% for m in messages %}", "{% endfor %}", "{{ m['content'] }}", "{{ m.content[0]['text'] }}",
+        "{{ loop.index }}", "{# c #}", "{% set a = 1 %}",
+        "{{ a + 'b' }}", "{{ m.role.upper() }}", "{%- continue %}", "{{ raise_exception(m.role) }}",
+        "{{ m | tojson }}", "\n",
     ]
 )  # fmt: skip
 

@@ -105,7 +105,8 @@ def run_cases(surface: Surface, folder: Path, start: int, cases: int, told: Any 
 
     @seed(start)
     @settings(
-        max_examples=cases, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        max_examples=cases, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
         derandomize=False,
     )  # fmt: skip
     @given(made)

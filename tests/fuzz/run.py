@@ -34,8 +34,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from fuzz._surface import Surface
-from fuzz._surfaces import SURFACES
+from fuzz._surface import Surface  # noqa: E402
+from fuzz._surfaces import SURFACES  # noqa: E402
 
 CHUNK = 4_000  # cases of one process
 SILENCE = 240.0  # seconds without a finished case after which a process is killed: it waits, or computes in C

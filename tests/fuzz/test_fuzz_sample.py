@@ -1,4 +1,4 @@
-"""A small sample of the fuzzing (`python tests/fuzz/run.py` is the whole of it): no surface lets anything out but a line."""
+"""A small sample of the fuzzing (`python tests/fuzz/run.py` is all of it): no surface lets out anything but a line."""
 
 from __future__ import annotations
 

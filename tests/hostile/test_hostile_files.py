@@ -1,4 +1,4 @@
-"""Files that are no files, links that lead elsewhere, files that stand for more than they are: a line, and no waiting."""
+"""Files that are no files, links that lead elsewhere, files that stand for more than they are: a line, no waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes that stand for more than they are, names that would be markup, formulas or paths, and programs in data: refused,
+"""Recipes that stand for more than they are, names that would be markup, formulas or paths, programs in data: refused,
 or shown as text."""
 
 from __future__ import annotations
@@ -87,13 +87,12 @@ def test_anchors_and_merges_are_for_people(recipe):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x", "/etc/x", "a/b", "a\\b", "..", ".hidden", "-x", "", "a b", "a\n", "a\0", "CON", "nul.txt", "Lpt1", "a.", "x" * 81]
+    "name",
+    ["../../x", "/etc/x", "a/b", "a\\b", "..", ".hidden", "-x", "", "a b", "a\n", "a\0", "CON", "nul.txt", "Lpt1",
+    "a.", "x" * 81]
 )  # fmt: skip
 def test_a_task_is_named_like_a_file_anywhere(name, recipe):
-    assert "tasks.0.name: " in mistake(
-        recipe,
-        f"tasks.0.name={ascii(name) if name.isprintable() else chr(34) + name.encode('unicode_escape').decode() + chr(34)}",
-    )
+    assert "tasks.0.name: " in mistake(recipe, f"tasks.0.name={json.dumps(name)}")
 
 
 def test_two_tasks_are_not_one_file_where_case_does_not_count(recipe):
@@ -102,8 +101,10 @@ def test_two_tasks_are_not_one_file_where_case_does_not_count(recipe):
 
 @pytest.mark.parametrize(
     "override",
-    ["a." * 1_000 + "a=1", "tasks." + "9" * 5_000 + "=1", "x" * 100_000, f"model={'[' * 10_000}", f"{'k' * 9_999}=1", "model.path=\"\\ud800\"",
-     f"model.path=/{'a' * 5_000}", "tasks.vqa.path=\"a\\0b\"", "train.learning_rate=" + "9" * 5_000, "tasks.vqa.media_roots=[/nowhere]"],
+    ["a." * 1_000 + "a=1", "tasks." + "9" * 5_000 + "=1", "x" * 100_000, f"model={'[' * 10_000}", f"{'k' * 9_999}=1",
+    "model.path=\"\\ud800\"",
+     f"model.path=/{'a' * 5_000}", "tasks.vqa.path=\"a\\0b\"", "train.learning_rate=" + "9" * 5_000,
+     "tasks.vqa.media_roots=[/nowhere]"],
 )  # fmt: skip
 def test_an_override_of_any_size_is_refused_with_a_line(override, recipe):
     mistake(recipe, override)
@@ -237,7 +238,7 @@ def test_a_checkpoint_that_is_a_pickle_runs_nothing(tmp_path):
     for file in folder.glob("*.safetensors*"):
         file.unlink()
     torch.save({"x": _Runs(tmp_path)}, folder / "pytorch_model.bin")
-    with pytest.raises(RecipeError, match="cannot be loaded|holds a pickle"):
+    with pytest.raises(RecipeError, match=r"cannot be loaded|holds a pickle"):
         loading.load(Model(path=str(folder)))
     assert not (tmp_path / "pwned").exists()
 
@@ -251,12 +252,14 @@ def test_nothing_is_loaded_by_what_runs_code():
                 continue
             name, arguments = ast.unparse(node.func), ast.unparse(node)
             unsafe = (
-                name in ("pickle.load", "pickle.loads", "eval", "exec", "yaml.unsafe_load", "yaml.full_load", "os.system", "marshal.loads")
+                name in ("pickle.load", "pickle.loads", "eval", "exec", "yaml.unsafe_load", "yaml.full_load",
+                "os.system", "marshal.loads")
                 or (name == "torch.load" and "weights_only=True" not in arguments)
                 or (name == "yaml.load" and source.name != "yaml_reading.py")
                 or "allow_pickle=True" in arguments
                 or "shell=True" in arguments
-                or (name in ("zipfile.ZipFile", "tarfile.open", "shutil.unpack_archive") and source.name != "packages.py")
+                or (name in ("zipfile.ZipFile", "tarfile.open",
+                "shutil.unpack_archive") and source.name != "packages.py")
             )  # fmt: skip
             found += [f"{source.name}:{node.lineno}: {arguments}"] if unsafe else []
     assert found == []
@@ -274,8 +277,7 @@ def test_a_chat_template_reads_nothing_and_runs_nothing(attack, tmp_path, monkey
             text = render(processor, messages)
             ends_answers(processor)
         except DataError as error:
-            assert "chat template" in str(error)
-            continue
+            text = str(error)
         assert "root:x:" not in text
         assert "<class" not in text
         assert "built-in" not in text

@@ -46,8 +46,12 @@ class Collator:
         self.prefix_attention = prefix_attention
         self.cut = cut
         begun = processor.tokenizer("a")["input_ids"]
-        self._bos = processor.tokenizer.bos_token if begun[0] == processor.tokenizer.bos_token_id else None
+        self._bos = processor.tokenizer.bos_token if begun[:1] == [processor.tokenizer.bos_token_id] else None
         self._stops = ends_answers(processor)
+        if not self._stops and not processor.tokenizer.eos_token:
+            raise DataError(
+                "nothing ends an answer: the tokenizer has no eos_token, and the chat template writes no special token"
+            )
         self._placeholders = [token for kind in ("image", "audio") if (token := placeholder(processor, kind))]
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:

@@ -136,19 +136,11 @@ def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Sa
         if not skip:
             raise DataError(flaw.line(task.name))
 
+    place = str(task.path.resolve()) if task.path else None
     roots = [str(root.resolve()) for root in task.media_roots]
     with allowing(task.media_roots):
         store = index(
-            [
-                task.reader,
-                split,
-                str(task.path.resolve()) if task.path else None,
-                task.options,
-                _here(task),
-                scored,
-                skip,
-                roots,
-            ],
+            [task.reader, split, place, task.options, _here(task), scored, skip, roots],
             rows,
             flawed,
             lambda count: notify(f"indexing {task.name}, {split}: {count:,} samples"),

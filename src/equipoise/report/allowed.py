@@ -52,12 +52,9 @@ def _named(settings: Any) -> Iterator[Path]:
             options = task.get("options")
             items = list(options.items()) if isinstance(options, dict) else []
             roots = task.get("media_roots")
-            values = [
-                task.get("path"),
-                *(roots if isinstance(roots, list) else ()),
-                *(value for key, value in items if _FOLDER.search(str(key))),
-            ]
-            yield from (Path(value) for value in values if isinstance(value, str))
+            named = list(roots) if isinstance(roots, list) else []
+            named += [value for key, value in items if _FOLDER.search(str(key))]
+            yield from (Path(value) for value in (task.get("path"), *named) if isinstance(value, str))
 
 
 def _folder(path: Path) -> Path | None:

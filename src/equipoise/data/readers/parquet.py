@@ -85,8 +85,8 @@ def _check(where: str, metadata: Any, columns: list[str]) -> None:
                 continue
             if column.total_uncompressed_size > MOST_BYTES or column.num_values > MOST_VALUES:
                 raise DataError(
-                    f"{where}: column {column.path_in_schema:.60} of row group {group} has {column.num_values:,} values in "
-                    f"{column.total_uncompressed_size:,} bytes; {MOST_VALUES:,} in {MOST_BYTES:,} are allowed"
+                    f"{where}: column {column.path_in_schema:.60} of row group {group} has {column.num_values:,} "
+                    f"values in {column.total_uncompressed_size:,} bytes; {MOST_VALUES:,} in {MOST_BYTES:,} are allowed"
                 )
 
 
