@@ -169,7 +169,10 @@ def test_a_missing_key_is_named(file, path):
 
 
 def test_two_tasks_of_one_name(file):
-    assert mistake(file, "tasks.caption.name=vqa") == f"{file}: tasks: two tasks are named 'vqa'; names must differ"
+    assert (
+        mistake(file, "tasks.caption.name=vqa")
+        == f"{file}: tasks: two tasks are named 'vqa'; names must differ, and not in case alone"
+    )
 
 
 def test_paths_must_exist(file, tmp_path):

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
 from equipoise.cli_watch import diagnose, watch
+from equipoise.console import plain
 from equipoise.disk import trouble
 from equipoise.errors import DataError, Elsewhere, EquipoiseError, RecipeError
 from equipoise.options import (
@@ -40,6 +41,7 @@ from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
 from equipoise.stopping import Stopped, go_on, stoppable
+from equipoise.texts import printable
 
 app = typer.Typer(
     help="Balance multimodal instruction tuning: measure and correct how fast the modules of a model learn.",
@@ -67,6 +69,7 @@ app.add_typer(convert, name="convert")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
+LONGEST = 4_000  # letters of a line that says what is wrong
 
 
 @app.command()
@@ -211,9 +214,9 @@ def weights(
     balance = balance_tasks(read_validation_scores(scores), temperature, alpha, on_degenerate)
     _print_json(balance.as_dict())
     for task in balance.undefined_contributions:
-        print(f"equipoise: contributions to {task} are undefined and set to 0", file=sys.stderr)
+        _complain(f"contributions to {task} are undefined and set to 0")
     for task in balance.undefined_difficulties:
-        print(f"equipoise: difficulty of {task} is undefined and set to 0", file=sys.stderr)
+        _complain(f"difficulty of {task} is undefined and set to 0")
 
 
 @app.command()
@@ -285,7 +288,7 @@ def data_show(recipe: RecipeFile, overrides: Overrides = None, seed: Seed = None
 
     with console.status("reading") as status:
         collator = loading.load_collator(settings, loading.load_processor(settings.model), bounded=False)
-        reports = inspect_data(settings, collator, status.update)
+        reports = inspect_data(settings, collator, lambda line: status.update(plain(line)))
     print_data(reports, settings, console)
     broken = [line for report in reports for line in report.broken]
     for line in broken:
@@ -356,9 +359,8 @@ def _print_json(result: dict[str, Any]) -> None:
 
 
 def _complain(line: str) -> None:
-    from equipoise.data.readers.reader import printable
-
-    print(f"equipoise: {printable(line)}", file=sys.stderr)  # names come from files
+    line = printable(line)  # names come from files
+    print(f"equipoise: {line if len(line) <= LONGEST else f'{line[:LONGEST]}...'}", file=sys.stderr)
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from equipoise.console import PlainConsole
 from equipoise.errors import RecipeError
 from equipoise.options import Out, Overrides, Resume, Seed, console, recipe_of
 from equipoise.stopping import stoppable
@@ -51,7 +51,7 @@ def diagnose(
     from equipoise.training.run import train as train_run
     from equipoise.watching.terminal import print_measured
 
-    beside = Console(markup=False, stderr=True) if as_json else console
+    beside = PlainConsole(stderr=True) if as_json else console
     with stoppable():
         run = train_run(settings, out or Path("runs") / f"{recipe.stem}-diagnose", beside, resume=resume)
     print_measured(run.path, recipe, overrides or [], console, as_json)

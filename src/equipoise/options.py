@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from equipoise.console import PlainConsole
 from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
@@ -16,7 +16,7 @@ from equipoise.recipe_reading import load_recipe
 if TYPE_CHECKING:
     from equipoise.balancing.places import Where
 
-console = Console(markup=False)  # names come from files; none of them is a style
+console = PlainConsole()
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]

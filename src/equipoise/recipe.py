@@ -37,6 +37,10 @@ MetricName = Literal[
     "cider", "cider_ptb", "rouge_l", "iou", "box_accuracy",
 ]  # fmt: skip
 WeighterName = Literal["ew", "tla", "rlw", "dwa", "igbv1", "fixed", "cotbal"]
+#: Names that are no files on Windows, whatever their ending.
+DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{kind}{number}" for kind in ("COM", "LPT") for number in range(1, 10))}
+)
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
@@ -194,6 +198,8 @@ class Task(_Section):
         name: used in file names and tables.
         reader: which dataset format.
         path: its folder or file; readers of packaged data need none.
+        media_roots: folders outside of `path` in which its images and clips may lie as well, links followed; data
+            can name files below `path` alone without any.
         metric: how answers are scored; null for a task that is trained on but not scored.
         train, validation, test: the split that this part is read from; null leaves the part out.
         hold_out: part name to its number of samples, drawn from the training split, for data that comes without splits.
@@ -210,9 +216,10 @@ class Task(_Section):
         max_new_tokens: longest answer when generating.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     reader: ReaderName
     path: Path | None = None
+    media_roots: list[Path] = []
     metric: MetricName | None = None
     train: str | None = "train"
     validation: str | None = "validation"
@@ -229,6 +236,13 @@ class Task(_Section):
     weight: Annotated[Real, Field(gt=0)] = 1.0
     options: dict[str, Any] = {}
     max_new_tokens: Count = 16
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_file_anywhere(cls, name: str) -> str:
+        if name.partition(".")[0].upper() in DEVICES or name.endswith("."):
+            raise ValueError(f"found {name!r}; predictions go to a file of this name, which Windows does not allow")
+        return name
 
     @model_validator(mode="after")
     def _turns_are_of_merged_conversations(self) -> Self:
@@ -369,10 +383,11 @@ class Recipe(_Section):
     @field_validator("tasks")
     @classmethod
     def _names_differ(cls, tasks: list[Task]) -> list[Task]:
-        names = [task.name for task in tasks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two tasks are named {name!r}; names must differ")
+        seen: set[str] = set()
+        for task in tasks:
+            if task.name.lower() in seen:  # some file systems take them for one
+                raise ValueError(f"two tasks are named {task.name!r}; names must differ, and not in case alone")
+            seen.add(task.name.lower())
         return tasks
 
     @field_validator("tasks")

@@ -16,7 +16,14 @@ import yaml
 from pydantic import ValidationError
 
 from equipoise.errors import RecipeError
+from equipoise.opening import read_plain
 from equipoise.recipe import PACKAGED, Recipe
+from equipoise.texts import shown
+from equipoise.yaml_reading import PlainLoader, load
+
+LARGEST = 1_000_000  # bytes of a recipe
+LEVELS = 20  # of keys in an override
+LONGEST = 1_000  # letters of a message
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,7 +37,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: anything a user could mend.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path, LARGEST).decode("utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -55,32 +62,47 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError(f"{source}: {_explain(error, content)}") from None
     for task in recipe.tasks:
-        if task.path is not None and not _exists(task.path):
-            raise RecipeError(f"{source}: tasks.{task.name}.path: {task.path} does not exist")
+        for key, path in (("path", task.path), *(("media_roots", root) for root in task.media_roots)):
+            if path is not None and not _exists(path):
+                raise RecipeError(f"{source}: tasks.{task.name}.{key}: {_one_line(str(path))} does not exist")
         if task.reader not in PACKAGED and task.path is None:
             raise RecipeError(f"{source}: tasks.{task.name}.path: is missing; the {task.reader} reader needs one")
     path = Path(recipe.model.path)
     looks_local = path.is_absolute() or recipe.model.path.startswith(".") or len(path.parts) > 2
-    if looks_local and not recipe.model.is_embedded and not path.is_dir():
-        raise RecipeError(f"{source}: model.path: {path} is not a folder")
+    if looks_local and not recipe.model.is_embedded and not (_exists(path) and path.is_dir()):
+        raise RecipeError(f"{source}: model.path: {_one_line(str(path))} is not a folder")
     return recipe
 
 
+class _Loader(PlainLoader):
+    unique = True  # of two sections of one name the first would be lost without a word
+
+
+def _apart(value: Any) -> Any:
+    """The value with a copy for each place that refers to one: an override is for one of them."""
+    if isinstance(value, dict):
+        return {key: _apart(item) for key, item in value.items()}
+    return [_apart(item) for item in value] if isinstance(value, list) else value
+
+
 def _yaml(text: str, source: str) -> Any:
-    """Read YAML, without tags that build objects; PyYAML raises more than its own errors on odd scalars."""
+    """Read YAML, without tags that build objects; nothing in it is one object in two places."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _apart(load(text, _Loader))
+    except yaml.YAMLError as error:
         raise RecipeError(f"{source} is not YAML ({_one_line(str(error))})") from error
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"override {override!r}: expected key.path=value, for example train.seed=1")
-    value = _yaml(text, f"override {key}: {_shown(text)}")
-    node: Any = content
+        raise RecipeError(f"override {_shown(override)}: expected key.path=value, for example train.seed=1")
     *parents, last = key.split(".")
+    key = key if len(key) <= 200 else f"{key[:200]}..."
+    value = _yaml(text, f"override {key}: {_shown(text)}")
+    if len(parents) >= LEVELS:
+        raise RecipeError(f"override {key}: it has {len(parents) + 1} levels; no setting is deeper than {LEVELS}")
+    node: Any = content
     for part in parents:
         if isinstance(node, list):
             node = node[_index(node, part, key)]
@@ -89,13 +111,13 @@ def _override(content: dict[str, Any], override: str) -> None:
                 node[part] = {}
             node = node[part]
         else:
-            raise RecipeError(f"override {key}: {part} is below {_shown(node)}, which has no keys")
+            raise RecipeError(f"override {key}: {part:.60} is below {_shown(node)}, which has no keys")
     if isinstance(node, list):
         node[_index(node, last, key)] = value
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise RecipeError(f"override {key}: {last} is below {_shown(node)}, which has no keys")
+        raise RecipeError(f"override {key}: {last:.60} is below {_shown(node)}, which has no keys")
 
 
 def _index(items: list[Any], part: str, key: str) -> int:
@@ -103,9 +125,11 @@ def _index(items: list[Any], part: str, key: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if part in names:
         return names.index(part)
-    if part.isdecimal() and int(part) < len(items):
+    if part.isdecimal() and len(part) < 10 and int(part) < len(items):
         return int(part)
-    raise RecipeError(f"override {key}: no item {part!r}; there are {len(items)}: {', '.join(map(str, names))}")
+    raise RecipeError(
+        f"override {key}: no item {shown(part)}; there are {len(items)}: {', '.join(map(_name, names)):.300}"
+    )
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
@@ -136,11 +160,12 @@ def _sentence(first: Any, location: list[str], path: str) -> str:
         return f"{path}: {first['ctx']['error']}".removeprefix(": ")
     found = first.get("input")
     words = re.findall(r"'([^']*)'", first["msg"]) if first["type"] == "literal_error" else []
-    return f"{path}: found {_shown(found)}; {_hint(str(found), words)}{first['msg'][0].lower()}{first['msg'][1:]}"
+    hint = _hint(found if isinstance(found, str) else _shown(found), words)
+    return f"{path}: found {_shown(found)}; {hint}{first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _hint(found: str, allowed: Sequence[str]) -> str:
-    close = difflib.get_close_matches(found, allowed, n=1)
+    close = difflib.get_close_matches(found[:100], allowed, n=1)
     return f"did you mean {close[0]}? " if close else ""
 
 
@@ -152,7 +177,7 @@ def _is_branch(part: int | str) -> bool:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long for the file system
+    except (OSError, ValueError):  # a name too long for the file system
         return False
 
 
@@ -169,10 +194,15 @@ def _keys_at(location: list[str]) -> list[str]:
     return list(getattr(node, "model_fields", None) or getattr(node, "__pydantic_fields__", {}))
 
 
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else _shown(value)
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = shown(value, 61)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

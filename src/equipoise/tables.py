@@ -9,10 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from pathlib import Path
 
 from equipoise.errors import DataError
+from equipoise.opening import read_plain
+from equipoise.texts import shown
 
+LARGEST = 16_000_000  # bytes of a table
 METHOD_COLUMNS = ("method", "task", "metric", "value", "higher_is_better")
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -38,7 +42,7 @@ def read_validation_scores(path: Path) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
     for line, (run, *cells) in rows:
         if run in scores:
-            raise DataError(f"{path}, line {line}: a second row of run {run!r}; one is allowed")
+            raise DataError(f"{path}, line {line}: a second row of run {shown(run)}; one is allowed")
         scores[run] = {task: _number(path, line, task, cell) for task, cell in zip(tasks, cells, strict=True)}
     return scores
 
@@ -56,7 +60,7 @@ def read_test_scores(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     (header_line, header), *rows = _rows(path)
     if sorted(header) != sorted(METHOD_COLUMNS):
         raise DataError(
-            f"{path}, line {header_line}: found columns {', '.join(map(repr, header))}; "
+            f"{path}, line {header_line}: found columns {', '.join(map(shown, header[:20]))}; "
             f"needed are {', '.join(METHOD_COLUMNS)}"
         )
     scores: dict[str, dict[str, dict[str, float]]] = {}
@@ -70,18 +74,19 @@ def read_test_scores(path: Path) -> dict[str, dict[str, dict[str, float]]]:
         higher = TRUTH.get(row["higher_is_better"].lower())
         if higher is None:
             raise DataError(
-                f"{path}, line {line}: higher_is_better is {row['higher_is_better']!r}; allowed: true, false"
+                f"{path}, line {line}: higher_is_better is {shown(row['higher_is_better'])}; allowed: true, false"
             )
         if directions.setdefault((task, metric), higher) != higher:
             raise DataError(
-                f"{path}, line {line}: higher_is_better of task {task!r}, metric {metric!r} is {str(higher).lower()}, "
-                f"and {str(not higher).lower()} in a line above; it must be the same for every method"
+                f"{path}, line {line}: higher_is_better of task {shown(task)}, metric {shown(metric)} is "
+                f"{str(higher).lower()}, and {str(not higher).lower()} in a line above; "
+                "it must be the same for every method"
             )
         of_task = scores.setdefault(method, {}).setdefault(task, {})
         if metric in of_task:
             raise DataError(
-                f"{path}, line {line}: a second row of method {method!r}, task {task!r}, metric {metric!r}; "
-                "one is allowed"
+                f"{path}, line {line}: a second row of method {shown(method)}, task {shown(task)}, "
+                f"metric {shown(metric)}; one is allowed"
             )
         value = _number(path, line, "value", row["value"])
         of_task[metric] = value if higher else -value
@@ -91,7 +96,7 @@ def read_test_scores(path: Path) -> dict[str, dict[str, dict[str, float]]]:
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """The header and the rows, stripped, each with the number of its last line and as many cells as the header."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_plain(path, LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # no UTF-8; a path with a null byte
@@ -117,9 +122,10 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _all_differ(path: Path, line: int, names: list[str]) -> None:
+    counts = Counter(names)
     for name in names:
-        if not name or names.count(name) > 1:
-            problem = f"two columns are named {name!r}" if name else "a column has no name"
+        if not name or counts[name] > 1:
+            problem = f"two columns are named {shown(name)}" if name else "a column has no name"
             raise DataError(f"{path}, line {line}: {problem}; every task needs a name of its own")
 
 
@@ -129,5 +135,5 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{path}, line {line}: {column} is {cell!r:.60}; a finite number is needed")
+        raise DataError(f"{path}, line {line}: {column} is {shown(cell)}; a finite number is needed")
     return value

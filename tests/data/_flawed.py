@@ -12,7 +12,7 @@ import soundfile
 from PIL import Image
 
 GOOD = {"prompt": "q", "answer": "a", "references": ["a"]}
-OUTSIDE = "image lies outside the task's folder"
+OUTSIDE = "image lies outside the task's folder and its media_roots"
 #: Name to a line of a JSONL file, the file to look at and the reason, as the one line says them.
 LINES: dict[str, tuple[dict[str, Any] | str, str, str]] = {
     "a corrupt image": ({"image": "corrupt.png"}, "corrupt.png", "image cannot be read (image file is truncated"),

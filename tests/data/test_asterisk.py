@@ -118,7 +118,7 @@ def test_a_name_may_not_lead_out_of_the_folder(tmp_path):
     root = write(tmp_path, ["../../outside: Please hold."], ["../../outside"])
     rows = [row for split in SPLITS for row in asterisk.read("asr", split, root)]
     [flaw] = rows
-    assert flaw.reason == "audio lies outside the task's folder"
+    assert flaw.reason == "audio lies outside the task's folder and its media_roots"
 
 
 def test_the_transcripts_are_watched(prompts):

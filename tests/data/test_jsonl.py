@@ -99,9 +99,9 @@ def test_empty_lines_are_skipped_and_counted(folder):
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "expected a text"),
         ({**GOOD, "image": "images/none.png"}, "image does not exist"),
         ({**GOOD, "image": "images"}, "image does not exist"),
-        ({**GOOD, "image": "../outside.png"}, "image lies outside the task's folder"),
-        ({**GOOD, "image": "images/../../outside.png"}, "lies outside the task's folder"),
-        ({**GOOD, "image": "/etc/passwd"}, "image lies outside the task's folder"),
+        ({**GOOD, "image": "../outside.png"}, "image lies outside the task's folder and its media_roots"),
+        ({**GOOD, "image": "images/../../outside.png"}, "lies outside the task's folder and its media_roots"),
+        ({**GOOD, "image": "/etc/passwd"}, "image lies outside the task's folder and its media_roots"),
         ({**GOOD, "images": ["images/a.png", 3]}, "image is 3; expected a path below"),
         ({**GOOD, "references": [1]}, "a reference is 1; expected a text"),
         ({**GOOD, "references": []}, "references is []; expected a list of at least one item"),
@@ -119,7 +119,10 @@ def test_a_bad_line_is_named_by_its_number(folder, row, reason):
 
 def test_a_link_may_not_lead_outside(folder):
     (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
-    assert "lies outside the task's folder" in mistake(folder, {**GOOD, "image": "images/link.png"}).reason
+    assert (
+        "lies outside the task's folder and its media_roots"
+        in mistake(folder, {**GOOD, "image": "images/link.png"}).reason
+    )
 
 
 def test_a_missing_file_and_a_line_that_is_not_text(folder):

@@ -288,7 +288,7 @@ def test_a_picture_that_leads_outside_is_a_flaw(stamps):
     outside = picture.rename(stamps / "cow.png")
     picture.symlink_to(outside)
     flaw = everything(stamps, "caption")["animals/cow"]
-    assert (flaw.path, flaw.reason) == (str(picture), "image lies outside the task's folder")
+    assert (flaw.path, flaw.reason) == (str(picture), "image lies outside the task's folder and its media_roots")
 
 
 def test_the_captions_and_the_folders_that_hold_them_are_watched(stamps):

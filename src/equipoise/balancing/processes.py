@@ -14,9 +14,8 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
-from rich.console import Console
-
 from equipoise.balancing.execution import Outcome, Work
+from equipoise.console import PlainConsole
 from equipoise.errors import EquipoiseError, RunError
 from equipoise.locks import Held
 from equipoise.quiet import quieten
@@ -130,7 +129,7 @@ def main() -> None:
     try:
         with stoppable():
             threading.Thread(target=_follow_the_starter, daemon=True).start()
-            Work.from_json(told).run(Console(file=sys.stderr, width=120))
+            Work.from_json(told).run(PlainConsole(file=sys.stderr, width=120))
     except Stopped:
         sys.exit(STOPPED)
     except Held as error:

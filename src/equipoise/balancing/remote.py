@@ -57,9 +57,8 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
             this machine's cache, where a later try finds what an earlier one left, and is sent.
     """
     quieten()
-    from rich.console import Console
-
     from equipoise.balancing.execution import Work
+    from equipoise.console import PlainConsole
     from equipoise.errors import EquipoiseError
     from equipoise.locks import Held
     from equipoise.packages import cache_folder
@@ -74,7 +73,7 @@ def run_node_here(text: str, identity: str, shares: bool = True) -> Iterator[Pie
     failure = held = None
     with work.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         try:
-            work.run(Console(file=log, width=120))
+            work.run(PlainConsole(file=log, width=120))
         except Held as error:
             held = str(error)
         except EquipoiseError as error:

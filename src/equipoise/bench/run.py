@@ -21,6 +21,7 @@ from equipoise.bench.growth import growth
 from equipoise.bench.memory import STEPS, memory_ratios, peak_of
 from equipoise.bench.steps import step_costs, time_steps
 from equipoise.bench.tables import print_curves, print_fidelity, print_growth, print_memory, print_steps
+from equipoise.console import plain
 from equipoise.errors import RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
@@ -157,7 +158,7 @@ def _progress(console: Console) -> Iterator[Notify]:
     """A line that says where the measurement is: live on a terminal, now and then elsewhere."""
     if console.is_terminal:
         with console.status("loading") as status:
-            yield status.update
+            yield lambda line: status.update(plain(line))
         return
     shown = 0.0
 

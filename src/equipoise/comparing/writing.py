@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from equipoise.comparing.summary import Summary
 from equipoise.comparing.tables import Table
 from equipoise.comparing.verdict import Verdict
-from equipoise.data.readers.reader import printable
+from equipoise.texts import printable
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?×?|[–<] ?[\d.]*|\[[^\]]*\]|[-+−]?[\d.]+(e[-+]?\d+)? \[[^\]]*\]")
 _LATEX = {
@@ -88,12 +88,11 @@ def comma_separated(summary: Summary, seeds: Sequence[int]) -> str:
             compared: list[object] = [None] * 7
             if against is not None:
                 kind = "ratio" if cell.quantity.ratio else "difference"
-                compared = [summary.baseline, kind, against.mean, against.low, against.high, against.p, cell.p_holm]
+                baseline = escape_csv(summary.baseline)
+                compared = [baseline, kind, against.mean, against.low, against.high, against.p, cell.p_holm]
             own = [
                 name,
-                cell.method,
-                cell.quantity.task,
-                cell.quantity.name,
+                *map(escape_csv, (cell.method, cell.quantity.task, cell.quantity.name)),
                 mean.mean,
                 mean.low,
                 mean.high,
@@ -101,6 +100,12 @@ def comma_separated(summary: Summary, seeds: Sequence[int]) -> str:
             ]
             writer.writerow([*own, *compared, *(cell.values.get(seed) for seed in seeds)])
     return text.getvalue()
+
+
+def escape_csv(text: str | None) -> str:
+    """Text that no spreadsheet takes for a formula: one that begins like one has an apostrophe before it."""
+    plain = printable(text or "")
+    return f"'{plain}" if plain.lstrip().startswith(("=", "+", "-", "@")) else plain
 
 
 def escape_latex(text: str) -> str:

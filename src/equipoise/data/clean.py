@@ -29,6 +29,7 @@ SPEAKERS = ("human", "gpt")
 BLOCKED = ("openai", "chatgpt")
 BLOCKED_ANSWERS = re.compile(r"!?Too many requests in 1 hour\. Try again later\.")
 SHORTEST = 16  # characters
+MOST_WORK = 10**9  # steps that the expressions below may take, each of which may look through the rest of the text
 WRONG_LIST = re.compile(r"\n1\. [^2]*\n1\. ")
 
 
@@ -87,11 +88,15 @@ def html_to_markdown(html: str) -> str:
         from markdownify import markdownify
     except ImportError as error:
         raise DataError("messages in HTML need the markdownify package: pip install markdownify") from error
+    if (html.count("<div") + html.count("<span") + html.count("```") + 1) * len(html) > MOST_WORK:
+        raise Invalid("HTML that takes too long")
     html = re.sub(r"<(div|span).*?>", "", html)  # both would break code blocks
     try:
         text = markdownify(html).strip()
-    except (ParserRejectedMarkup, AssertionError) as error:
+    except (ParserRejectedMarkup, AssertionError, RecursionError) as error:
         raise Invalid("HTML that cannot be parsed") from error
+    if text.count("```") * len(text) > MOST_WORK:
+        raise Invalid("HTML that takes too long")
     # A block reads "LANGUAGECopy codeCODE"; the language belongs on the fence's line.
     text = re.sub(r"```\s*(.*?)(?:Copy code)+(.+?)\s*?```", r"```\1\n\2\n```", text, flags=re.DOTALL)
     text = re.sub(r"^\d+ / \d+", "", text)

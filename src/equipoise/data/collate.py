@@ -18,6 +18,7 @@ from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 
 IGNORED = -100
+LONGEST = 50_000_000  # letters that a chat template may make of one conversation
 
 
 class Collator:
@@ -45,8 +46,12 @@ class Collator:
         self.prefix_attention = prefix_attention
         self.cut = cut
         begun = processor.tokenizer("a")["input_ids"]
-        self._bos = processor.tokenizer.bos_token if begun[0] == processor.tokenizer.bos_token_id else None
+        self._bos = processor.tokenizer.bos_token if begun[:1] == [processor.tokenizer.bos_token_id] else None
         self._stops = ends_answers(processor)
+        if not self._stops and not processor.tokenizer.eos_token:
+            raise DataError(
+                "nothing ends an answer: the tokenizer has no eos_token, and the chat template writes no special token"
+            )
         self._placeholders = [token for kind in ("image", "audio") if (token := placeholder(processor, kind))]
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
@@ -141,7 +146,14 @@ class Collator:
         for sample, text in zip(samples, texts, strict=True):
             self._check(sample)
             rows.append(Row(text, load_images(sample), load_audios(sample, rate)))
-        return encode(self.processor, rows, side)
+        try:
+            return encode(self.processor, rows, side)
+        except Exception as error:  # each processor has its own idea of what is an image, a clip or a text
+            ids = ", ".join(f"{sample.task} {sample.id}" for sample in samples)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f"the model's processor cannot take these samples together or one of them: {ids:.300} ({reason:.300})"
+            ) from error
 
     def _label(
         self, sample: Sample, ids: torch.Tensor, labels: torch.Tensor, text: str, answers: list[tuple[int, int]]
@@ -169,16 +181,28 @@ class Collator:
 
 
 def render(processor: ProcessorMixin, messages: list[dict], prompt: bool = False) -> str:
-    """The conversation as text; by the tokenizer, for some processors open files when they see images or audio."""
-    return processor.tokenizer.apply_chat_template(
-        messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=prompt
-    )
+    """The conversation as text; by the tokenizer, for some processors open files when they see images or audio.
+
+    Raises:
+        DataError: the chat template fails, or never ends what it says.
+    """
+    try:
+        text = processor.tokenizer.apply_chat_template(
+            messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=prompt
+        )
+    except Exception as error:  # a program of the checkpoint's, which transformers runs in a sandbox of Jinja's
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the model's chat template cannot be used ({type(error).__name__}: {reason:.300})") from error
+    if not isinstance(text, str) or len(text) > LONGEST:
+        raise DataError(f"the model's chat template makes more than {LONGEST:,} letters of a conversation")
+    return text
 
 
 def ends_answers(processor: ProcessorMixin) -> bool:
     """Whether the processor's chat template ends an answer with a special token, from which a model learns to stop."""
     answer = "answer"
     turns = [{"role": role, "content": [{"type": "text", "text": answer}]} for role in ("user", "assistant")]
-    text = render(processor, turns)
-    tail = text[text.rindex(answer) + len(answer) :]
+    _, found, tail = render(processor, turns).rpartition(answer)
+    if not found:
+        raise DataError("the model's chat template leaves out what the assistant says; one that keeps it is needed")
     return any(token in tail for token in processor.tokenizer.all_special_tokens)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from equipoise.console import plain
 from equipoise.data.collate import IGNORED, Collator
 from equipoise.data.encoding import placeholder
-from equipoise.data.readers.reader import Flaw, printable
+from equipoise.data.readers.reader import Flaw
 from equipoise.data.sample import Sample
 from equipoise.data.store import Samples
 from equipoise.data.tasks import PARTS, SHOWN, NothingReadable, Part, check_trains, is_unanswered, read_task, split_of
@@ -273,4 +273,4 @@ def _list(console: Console, lines: Sequence[str], where: str) -> None:
 
 def _say(console: Console, text: str, kept: str = "") -> None:
     """Print a text from files as it is: no markup, emoji codes or escape sequences, no line broken."""
-    console.print(Text(printable(text, kept)), soft_wrap=True)
+    console.print(plain(text, kept), soft_wrap=True)

@@ -28,7 +28,7 @@ from equipoise.data.processing import merge
 from equipoise.data.readers.files import noting
 from equipoise.data.readers.reader import Flaw
 from equipoise.data.sample import Sample, Turn
-from equipoise.errors import AssetError
+from equipoise.errors import AssetError, DataError
 from equipoise.packages import cache_folder
 
 BATCH = 1_000  # rows a record batch: what one access maps
@@ -149,6 +149,8 @@ def index(
                     raise
     except OSError as error:
         raise AssetError(f"{root}: the samples' index cannot be written ({error}); set EQUIPOISE_INDEX") from error
+    except pa.ArrowException as error:
+        raise DataError(f"the samples of {key!s:.200} cannot be indexed ({error!s:.200})") from error
     store = Store(target)
     for folder in root.glob(f"{name}-*"):
         if folder != target:

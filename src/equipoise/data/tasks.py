@@ -6,23 +6,27 @@ import inspect
 import os
 import random
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from equipoise.data import processing
 from equipoise.data.media import checked
 from equipoise.data.mixture import Mixture
 from equipoise.data.readers import find_reader
+from equipoise.data.readers.files import allowing
 from equipoise.data.readers.reader import Flaw
 from equipoise.data.sample import Sample
 from equipoise.data.store import Samples, index
 from equipoise.errors import DataError
 from equipoise.recipe import Recipe, Task
+from equipoise.texts import shown
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 SHOWN = 20  # flaws that are spelled out
+LONGEST = 1_000_000  # characters of a conversation
 Notify = Callable[[str], None]
 
 
@@ -120,6 +124,7 @@ def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Sa
                 f"tasks.{task.name}.options.{name}: the {task.reader} reader has no such option; "
                 f"allowed: {', '.join(allowed) or 'none'}"
             )
+    _check_kinds(task, get_type_hints(reader.read))
     scored = task.metric is not None and split not in reader.unanswered
 
     def rows() -> Iterable[Sample | Flaw]:
@@ -131,13 +136,16 @@ def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Sa
         if not skip:
             raise DataError(flaw.line(task.name))
 
-    store = index(
-        [task.reader, split, str(task.path.resolve()) if task.path else None, task.options, _here(task), scored, skip],
-        rows,
-        flawed,
-        lambda count: notify(f"indexing {task.name}, {split}: {count:,} samples"),
-        fresh,
-    )
+    place = str(task.path.resolve()) if task.path else None
+    roots = [str(root.resolve()) for root in task.media_roots]
+    with allowing(task.media_roots):
+        store = index(
+            [task.reader, split, place, task.options, _here(task), scored, skip, roots],
+            rows,
+            flawed,
+            lambda count: notify(f"indexing {task.name}, {split}: {count:,} samples"),
+            fresh,
+        )
     if not len(store):
         if not store.flaws:
             raise DataError(f"tasks.{task.name}: split {split!r} has no samples")
@@ -145,6 +153,16 @@ def _read(task: Task, split: str, skip: bool, notify: Notify, fresh: bool) -> Sa
         raise NothingReadable(f"{store.flaws[0].line(task.name)} (readable in split {split!r}: 0 of {count} samples)")
     wording = task.response_format if task.response_format is not None else reader.response_format
     return Samples(store, task.name, response_format=wording or "")
+
+
+def _check_kinds(task: Task, hints: dict[str, Any]) -> None:
+    """Raise a DataError unless each option is of the kind that the reader wants; it may look like anything in YAML."""
+    for name, value in task.options.items():
+        try:
+            TypeAdapter(hints[name]).validate_python(value, strict=True)
+        except ValidationError:
+            kind = getattr(hints[name], "__name__", None) or str(hints[name])
+            raise DataError(f"tasks.{task.name}.options.{name}: found {shown(value)}; expected {kind}") from None
 
 
 def _share(samples: Samples, size: int, seed: str) -> Samples:
@@ -164,6 +182,9 @@ def _usable(row: Sample | Flaw, source: str, scored: bool) -> Sample | Flaw:
         return row
     if scored and not row.references:
         return Flaw(row.id, source, "it has no references, and the task has a metric")
+    length = sum(len(turn.text) for turn in row.turns)
+    if length > LONGEST:
+        return Flaw(row.id, source, f"it has {length:,} characters; {LONGEST:,} are allowed")
     texts = (row.id, *(turn.text for turn in row.turns), *row.references, *map(str, (*row.images, *row.audios)))
     try:
         "".join(texts).encode()

@@ -42,6 +42,7 @@ from equipoise.metrics.score import Score
 from equipoise.models import loading
 from equipoise.recipe import Recipe, Task
 from equipoise.stopping import check
+from equipoise.texts import printable
 from equipoise.training.processes import agreed, join
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 
@@ -121,7 +122,7 @@ def _evaluate(
 
     total = len(validation) + sum(len(asked.samples) + len(asked.shuffled or ()) for asked in questions)
     with _bar(console, hidden=not state.is_main_process) as bar:
-        shown = bar.add_task(f"evaluating {run.path.name}", total=total // state.num_processes)
+        shown = bar.add_task(printable(f"evaluating {run.path.name}"), total=total // state.num_processes)
 
         def advance(count: int) -> None:
             bar.advance(shown, count)
@@ -325,7 +326,7 @@ def _state() -> PartialState:
 
 def _bar(console: Console, hidden: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

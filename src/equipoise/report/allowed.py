@@ -51,8 +51,10 @@ def _named(settings: Any) -> Iterator[Path]:
         if isinstance(task, dict):
             options = task.get("options")
             items = list(options.items()) if isinstance(options, dict) else []
-            values = [task.get("path"), *(value for key, value in items if _FOLDER.search(str(key)))]
-            yield from (Path(value) for value in values if isinstance(value, str))
+            roots = task.get("media_roots")
+            named = list(roots) if isinstance(roots, list) else []
+            named += [value for key, value in items if _FOLDER.search(str(key))]
+            yield from (Path(value) for value in (task.get("path"), *named) if isinstance(value, str))
 
 
 def _folder(path: Path) -> Path | None:

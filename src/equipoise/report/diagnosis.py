@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equipoise.data.readers.reader import printable
 from equipoise.errors import RunError
 from equipoise.report.balance.verdict import findings
 from equipoise.report.balance.view import BalanceView, is_balance, view_balance
@@ -21,6 +20,7 @@ from equipoise.report.remedy import Remedy, flow, remedies
 from equipoise.report.starving import Starvation, starvation
 from equipoise.report.verdict import Verdict, rounded
 from equipoise.report.view import UNFINISHED, RunView, view_one
+from equipoise.texts import printable
 from equipoise.training.run_directory import RunDirectory
 
 

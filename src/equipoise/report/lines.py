@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from equipoise.opening import open_plain
+
 LONGEST = 16_000_000
 """Bytes of a line that is read; what equipoise writes is shorter by far, but for the answers of a model gone mad."""
 
@@ -14,9 +16,9 @@ def lines_of(file: Path) -> Iterator[tuple[int, bytes]]:
     """Position and content of each line that is not too long.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no plain file.
     """
-    with file.open("rb") as source:
+    with open_plain(file) as source:
         position = 0
         while text := source.readline(LONGEST):
             whole = text.endswith(b"\n") or len(text) < LONGEST
@@ -31,7 +33,7 @@ def line_at(file: Path, position: int) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    with file.open("rb") as source:
+    with open_plain(file) as source:
         source.seek(position)
         return source.readline(LONGEST)
 

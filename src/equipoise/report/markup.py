@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from html import escape
 
-from equipoise.data.readers.reader import printable
+from equipoise.texts import printable
 
 ABSENT = "–"
 _NUMERIC = re.compile(r"(< )?[-+−]?[\d.,]+(e[-+]?\d+)?×?|–|undefined")

@@ -15,6 +15,7 @@ from typing import Any
 
 from equipoise.errors import RunError
 from equipoise.modules.partition import LLM
+from equipoise.opening import read_plain
 from equipoise.report.lines import lines_of
 from equipoise.report.mishaps import Mishaps
 from equipoise.report.numbers import LARGEST, number
@@ -23,6 +24,9 @@ from equipoise.report.verdict import Verdict, diagnose
 from equipoise.training.run_directory import RunDirectory
 
 UNFINISHED = "training has not finished (no done.json)"
+
+MOST_BYTES = 64_000_000
+"""Of a file that is read whole."""
 
 JUDGED = ("kappa", "drift/", "lr_factor/")
 """How the keys begin that `diagnose` reads."""
@@ -220,14 +224,14 @@ def _tail(path: Path, depth: int) -> str:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path, MOST_BYTES).decode()
     except (OSError, ValueError):
         return None
 
 
 def read_json(path: Path) -> Any:
-    """A file's content; None where it is missing, unreadable or no JSON."""
+    """A file's content; None where it is missing, unreadable, too large or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_plain(path, MOST_BYTES).decode())
     except (OSError, ValueError, RecursionError):
         return None

@@ -17,7 +17,7 @@ The functions on arrays give nan where a quantity is undefined; `balance_tasks` 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from equipoise.errors import DataError, RecipeError
 from equipoise.tasks.softmax import scaled_softmax
+from equipoise.texts import shown
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -266,26 +267,32 @@ def _overflow(task: str) -> str:
     return f"task {task}: its scores lie so far apart, or so near together, that a quotient of theirs is not finite"
 
 
+def _listed(names: Iterable[str]) -> str:
+    """Some names of many."""
+    return f"{', '.join(names):.400}"
+
+
 def _tasks_of(scores: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
     """The tasks of a whole and finite set of scores."""
     if not scores.get(MINI):
-        raise DataError(f"no scores of run {MINI!r}; found {', '.join(map(repr, scores)) or 'no run'}")
+        raise DataError(f"no scores of run {MINI!r}; found {_listed(list(map(shown, scores))) or 'no run'}")
     tasks = tuple(scores[MINI])
-    runs = [MINI, *map(full_run, tasks)]
+    runs = dict.fromkeys((MINI, *map(full_run, tasks)))
+    known = frozenset(tasks)
     for run in runs:
         if run not in scores:
-            raise DataError(f"no scores of run {run!r}; the tasks {', '.join(tasks)} need one each, and {MINI!r}")
+            raise DataError(f"no scores of run {shown(run)}; the tasks {_listed(tasks)} need one each, and {MINI!r}")
     for run in scores:
         if run not in runs:
-            raise DataError(f"run {run!r} belongs to no task; allowed: {', '.join(runs)}")
+            raise DataError(f"run {shown(run)} belongs to no task; allowed: {_listed(runs)}")
         for task in (*tasks, *scores[run]):
-            if task not in tasks or task not in scores[run]:
+            if task not in known or task not in scores[run]:
                 raise DataError(
-                    f"run {run!r}: {'unknown' if task not in tasks else 'no score of'} task {task!r}; "
-                    f"every run scores {', '.join(tasks)}"
+                    f"run {shown(run)}: {'unknown' if task not in known else 'no score of'} task {shown(task)}; "
+                    f"every run scores {_listed(tasks)}"
                 )
             if not math.isfinite(scores[run][task]):
-                raise DataError(f"run {run!r}: the score of task {task} is {scores[run][task]}, not finite")
+                raise DataError(f"run {shown(run)}: the score of task {task:.60} is {scores[run][task]}, not finite")
     return tasks
 
 

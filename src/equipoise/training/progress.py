@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from equipoise.texts import printable
+
 SECONDS_BETWEEN_LINES = 20.0
 #: What is shown, by key of the log. The window's average is what schedules act on; beside it, the newest measurement.
 FIGURES = {
@@ -42,16 +44,16 @@ class ProgressReport(TrainerCallback):
         self._began, self._shown, self._first_step = time.monotonic(), 0.0, state.global_step
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
             )
             self._task = self._bar.add_task(
-                self.name, total=state.max_steps, completed=state.global_step, figures="first step ..."
+                printable(self.name), total=state.max_steps, completed=state.global_step, figures="first step ..."
             )
             self._bar.start()
         else:

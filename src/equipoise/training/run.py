@@ -91,7 +91,7 @@ def train(
             if state.is_main_process and not run.done:
                 _check_folder(run, recipe, resume, state.num_processes)  # and nothing is put into one that is not ours
                 held.enter_context(lock(folder))
-        return _train(run, recipe, console if state.is_main_process else Console(quiet=True), resume, name, state)
+        return _train(run, recipe, console if state.is_main_process else PlainConsole(quiet=True), resume, name, state)
 
 
 def _train(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.data.readers.reader import printable
 from equipoise.errors import EquipoiseError
 from equipoise.report.balance.view import is_balance
 from equipoise.report.comparison.view import FILE as COMPARISON
@@ -21,6 +20,7 @@ from equipoise.report.markup import safe, tag
 from equipoise.report.page import report_page
 from equipoise.report.skeleton import Page, Section
 from equipoise.report.view import read_json
+from equipoise.texts import printable
 from equipoise.training.run_directory import RunDirectory
 from equipoise.watching.files import Signature, newest, signature
 

@@ -106,7 +106,9 @@ def test_an_image_that_is_not_there_or_outside_the_charts_or_no_name(copied):
     charts = copied / "ChartQA Dataset/train/png"
     missing = Flaw("augmented-1", str(charts / "none.png"), "image does not exist")
     assert changed(copied, lambda rows: rows[0].update(imgname="none.png"))[0] == missing
-    outside = Flaw("augmented-1", str(charts / "../train_human.json"), "image lies outside the task's folder")
+    outside = Flaw(
+        "augmented-1", str(charts / "../train_human.json"), "image lies outside the task's folder and its media_roots"
+    )
     assert changed(copied, lambda rows: rows[0].update(imgname="../train_human.json"))[0] == outside
     flaw = changed(copied, lambda rows: rows[0].update(imgname=1042))[0]
     assert (flaw.id, flaw.path) == ("augmented-1", str(charts.parent / "train_augmented.json"))

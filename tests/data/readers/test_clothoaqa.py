@@ -80,7 +80,11 @@ def test_questions_that_cannot_be_asked(tmp_path):
         ("gone.wav#1", str(root / "audio_files" / "gone.wav"), "audio does not exist"),
         ("tram.wav#3", str(source), "all answers are empty; expected a text"),
         ("tram.wav#4", str(source), "QuestionText is empty; expected a text"),
-        ("../door.wav#1", str(root / "audio_files" / "../door.wav"), "audio lies outside the task's folder"),
+        (
+            "../door.wav#1",
+            str(root / "audio_files" / "../door.wav"),
+            "audio lies outside the task's folder and its media_roots",
+        ),
         ("tram.wav#5", str(source), "QuestionText is None; expected a text"),
     ]
 

@@ -263,7 +263,7 @@ def test_the_folder_itself_may_be_a_link(folder, tmp_path):
     ],
 )  # fmt: skip
 def test_a_path_that_leads_outside_is_refused_whether_or_not_it_exists(folder, name):
-    with pytest.raises(Unusable, match=r"^image lies outside the task's folder$") as caught:
+    with pytest.raises(Unusable, match=r"^image lies outside the task's folder and its media_roots$") as caught:
         files.inside(folder, name, "image")
     assert caught.value.path == folder / name
 

@@ -191,7 +191,7 @@ def test_an_image_that_is_not_there(copied, name):
 def test_a_choice_outside_its_problem(copied):
     flaw = changed(copied, "choose_img/9", lambda row: row.update(choices=["../1033/image.png"]))[0]
     outside = copied / BELOW / "train/choose_img/9/../1033/image.png"
-    assert flaw == Flaw("9", str(outside), "image lies outside the task's folder")
+    assert flaw == Flaw("9", str(outside), "image lies outside the task's folder and its media_roots")
 
 
 def test_an_unknown_split_and_an_unknown_option():

@@ -119,7 +119,7 @@ GOOD = {"id": "x", "image": "a.png", "conversations": said("<image>\nq", "a")}
     ("change", "path", "reason"),
     [
         ({"image": "none.png"}, "none.png", "image does not exist"),
-        ({"image": "../outside.png"}, "../outside.png", "image lies outside the task's folder"),
+        ({"image": "../outside.png"}, "../outside.png", "image lies outside the task's folder and its media_roots"),
         ({"audio": "b.wav"}, "b.wav", "audio does not exist"),
         ({"image": 3}, "train.json", "image is 3; expected a path below"),
         ({"image": ["a.png", "b.png"]}, "train.json", "it has 1 times <image> for 2 image files; expected one each"),

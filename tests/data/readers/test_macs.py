@@ -113,7 +113,7 @@ def test_a_clip_that_is_not_there_and_one_that_lies_outside(tmp_path):
     )
     edited(root / "MACS.yaml", "airport-prague-0-41-a.wav", "../x-prague-0-41-a.wav")
     [flaw] = flaws(READER.read, "train", root)
-    assert flaw.reason == "audio lies outside the task's folder"
+    assert flaw.reason == "audio lies outside the task's folder and its media_roots"
 
 
 @pytest.mark.parametrize(

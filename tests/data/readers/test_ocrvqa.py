@@ -151,7 +151,9 @@ def test_an_image_without_a_url(copied, change, reason):
 def test_an_id_that_climbs_out_of_the_folder(copied):
     (copied / "out.jpg").touch()
     flaw = changed(copied, lambda books: books.update({"../out": books.pop("761183272")}))[2]
-    assert flaw == Flaw("../out-1", str(copied / "images/../out.jpg"), "image lies outside the task's folder")
+    assert flaw == Flaw(
+        "../out-1", str(copied / "images/../out.jpg"), "image lies outside the task's folder and its media_roots"
+    )
 
 
 def test_an_unknown_split():

@@ -137,7 +137,11 @@ def test_one_file_has_the_training_split(folder):
     ("row", "path", "reason"),
     [
         ({**GOOD, "image": "none.png"}, "none.png", "image does not exist"),
-        ({**GOOD, "image": "../outside.png"}, "../outside.png", "image lies outside the task's folder"),
+        (
+            {**GOOD, "image": "../outside.png"},
+            "../outside.png",
+            "image lies outside the task's folder and its media_roots",
+        ),
         ({**GOOD, "image": {"bytes": None, "path": "none.png"}}, "none.png", "image does not exist"),
         ({**GOOD, "image": {"bytes": None, "path": "../outside.png"}}, "../outside.png", "image lies outside"),
         ({**GOOD, "image": {"bytes": None, "path": None}}, "train.parquet", "image is None; expected a path below"),

@@ -328,7 +328,7 @@ def test_an_image_that_is_not_there_and_one_that_lies_outside(root):
     assert (flaw.path, flaw.reason) == (str(image(1002, root)), "image does not exist")
     change_instances(root, "images", 1002, file_name="../../secret.jpg")
     [flaw] = flaws(READER.read, "validation", root)
-    assert flaw.reason == "image lies outside the task's folder"
+    assert flaw.reason == "image lies outside the task's folder and its media_roots"
 
 
 @pytest.mark.parametrize(

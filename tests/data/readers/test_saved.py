@@ -85,7 +85,7 @@ def test_paths_are_relative_to_the_folder(tmp_path):
     assert rows[0].audios == (folder / "a.wav",)
     outside, missing = flaws(READER.read, "train", folder)
     assert (outside.id, outside.path, outside.reason) == (
-        "2", str(folder / "../a.wav"), "audio lies outside the task's folder",
+        "2", str(folder / "../a.wav"), "audio lies outside the task's folder and its media_roots",
     )  # fmt: skip
     assert (missing.id, missing.path, missing.reason) == ("3", str(folder / "b.wav"), "audio does not exist")
 

@@ -77,7 +77,12 @@ def test_the_artist_decides_the_split(tmp_path):
     ("old", "new", "path", "reason"),
     [
         ("15/1315.mp3", "15/1316.mp3", "audio/15/1316.2min.mp3", "audio does not exist"),
-        ("15/1315.mp3", "../../a.mp3", "audio/../../a.2min.mp3", "audio lies outside the task's folder"),
+        (
+            "15/1315.mp3",
+            "../../a.mp3",
+            "audio/../../a.2min.mp3",
+            "audio lies outside the task's folder and its media_roots",
+        ),
         (DRUMS[0], "", "song_describer.csv", "caption is empty; expected a text"),
         ("15/1315.mp3,151.0", "", "song_describer.csv", "path is empty; expected a text"),
         (",15/1315.mp3,151.0", "", "song_describer.csv", "path is None; expected a text"),

@@ -109,7 +109,9 @@ def test_an_image_that_is_not_there(copied):
 def test_an_image_outside_the_folder(copied):
     (copied / "outside.jpg").touch()
     flaw = changed(copied, lambda rows: rows[0].update(image_id="../outside"))[0]
-    assert flaw == Flaw("31", str(copied / "train_images/../outside.jpg"), "image lies outside the task's folder")
+    assert flaw == Flaw(
+        "31", str(copied / "train_images/../outside.jpg"), "image lies outside the task's folder and its media_roots"
+    )
 
 
 def test_an_unknown_split():

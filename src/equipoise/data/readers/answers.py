@@ -8,6 +8,7 @@ from string import ascii_uppercase as LETTERS
 from typing import Any
 
 from equipoise.data.readers.reader import items_of, text_of
+from equipoise.texts import shown
 
 #: CoTBal's Table 1 and LLaVA-1.5.
 SHORT_ANSWER = "Answer the question using a single word or phrase."
@@ -25,7 +26,7 @@ def with_ids(rows: Iterable[Any], key: str) -> Iterator[tuple[str, Any]]:
 def number_of(value: Any, name: str) -> int:
     """The value, which must be a whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r:.60}; expected a whole number")
+        raise TypeError(f"{name} is {shown(value)}; expected a whole number")
     return value
 
 
@@ -34,7 +35,7 @@ def texts_of(value: Any, name: str) -> tuple[str, ...]:
     texts = items_of(value, name)
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"one of {name} is {text!r:.60}; expected a text")
+            raise TypeError(f"one of {name} is {shown(text)}; expected a text")
     return tuple(texts)
 
 

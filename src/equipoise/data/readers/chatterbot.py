@@ -33,6 +33,8 @@ from equipoise.data.readers.splits import SPLITS, split_of, words
 from equipoise.data.sample import Sample, Turn, exchange
 from equipoise.errors import DataError
 from equipoise.packages import CHATTERBOT, fetch
+from equipoise.texts import shown
+from equipoise.yaml_reading import FastLoader, load
 
 ENGLISH = Path("data/english")
 SEVERAL_ANSWERS = ("computers", "emotion")
@@ -62,7 +64,7 @@ def read(task: str, split: str, path: Path | None = None) -> Iterator[Sample | F
             return []
         first, *others = [text_of(utterance, "an utterance") for utterance in items_of(conversation, "conversation")]
         if not others:
-            raise ValueError(f"nobody answers {first!r:.60}; expected at least two utterances")
+            raise ValueError(f"nobody answers {shown(first)}; expected at least two utterances")
         if split_of(words(first)) != split:
             return []
         dialogues: dict[str, tuple[Turn, ...]]
@@ -90,9 +92,10 @@ def _turns(utterances: list[str]) -> tuple[Turn, ...]:
 def _conversations(task: str, source: Path) -> list[Any]:
     with opening(task, source) as file:
         try:
-            content = yaml.safe_load(file)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(f"task {task}: {source} is no YAML ({' '.join(str(error).split())})") from error
+            content = load(file.read(), FastLoader)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"task {task}: {source} is no YAML ({reason:.200})") from error
     conversations = content.get("conversations") if isinstance(content, dict) else None
     if not isinstance(conversations, list):
         raise DataError(f"task {task}: {source} has no list of conversations")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from equipoise.data.images import opened
 from equipoise.data.readers.drawing import SIDE, canvas
 from equipoise.data.readers.files import note
 from equipoise.data.readers.reader import Unusable
@@ -57,10 +58,10 @@ def cut_out(path: Path) -> CutOut:
         Unusable: it cannot be read, or all of it is transparent.
     """
     try:
-        with Image.open(note(path)) as image:
+        with opened(note(path)) as image:
             edges = image.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha >= FAINT)).getbbox()
         changed = path.stat().st_mtime_ns
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise what they like on broken bytes
         raise Unusable(f"image cannot be read ({getattr(error, 'strerror', None) or error})", path) from error
     if edges is None:
         raise Unusable("image shows nothing: all of it is transparent", path)
@@ -96,7 +97,7 @@ def draw_scene(placed: Scene) -> Image.Image:
     """Paste the cut-outs."""
     image, _ = canvas(placed.paper)
     for thing, (left, top, right, bottom) in placed.things:
-        with Image.open(thing.path) as picture:
+        with opened(thing.path) as picture:
             pasted = picture.convert("RGBA").crop(thing.edges).resize((right - left, bottom - top))
         image.paste(pasted, (left, top), pasted)
     return image

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from equipoise.data.images import load_image
 from equipoise.data.readers.boxes import box_sample, box_text
@@ -43,6 +42,7 @@ from equipoise.data.readers.refcoco import CAPTION_PROMPT as REGION_PROMPT
 from equipoise.data.sample import Box, Sample, exchange
 from equipoise.errors import DataError
 from equipoise.packages import EASY_VQA, fetch
+from equipoise.texts import shown
 
 SPLITS = {
     "align": ("train", range(1600)),
@@ -53,6 +53,7 @@ SPLITS = {
 KINDS = ("vqa", "caption", "box", "region")
 SHAPES = ("circle", "rectangle", "triangle")
 CAPTION_PROMPT = "Describe the image."
+LARGEST = 4_000_000  # pixels; theirs are 64 x 64
 
 Question = tuple[str, str, int]
 
@@ -123,8 +124,8 @@ def shape_box(path: Path) -> Box:
         Unusable: the image cannot be read, or shows nothing.
     """
     try:
-        image = load_image(note(path))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        image = load_image(note(path), largest=LARGEST)
+    except Exception as error:  # decoders raise what they like on broken bytes
         raise Unusable(f"image cannot be read ({getattr(error, 'strerror', None) or error})", path) from error
     width, height = image.size
     pixels = np.asarray(image, dtype=int)  # [H, W, 3]
@@ -145,7 +146,7 @@ def shape_box(path: Path) -> Box:
 
 def _question(item: Any) -> Question:
     if not isinstance(item, list) or len(item) != 3 or not isinstance(item[2], int):
-        raise TypeError(f"found {item!r:.60}; expected [question, answer, image id]")
+        raise TypeError(f"found {shown(item)}; expected [question, answer, image id]")
     return text_of(item[0], "question"), text_of(item[1], "answer"), item[2]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,10 +19,14 @@ import ijson
 
 from equipoise.data.readers.reader import Unusable
 from equipoise.errors import DataError
+from equipoise.opening import open_plain
+from equipoise.texts import shown
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PEEKED = 1 << 16  # bytes from which a file's form is seen
+LONGEST_LINE = 64_000_000  # bytes of a line that is read
 _noted: ContextVar[Callable[[Path], object] | None] = ContextVar("noted", default=None)
+_allowed: ContextVar[tuple[Path, ...]] = ContextVar("allowed", default=())
 
 
 @contextmanager
@@ -43,6 +47,16 @@ def noting(noted: Callable[[Path], object]) -> Iterator[None]:
         _noted.reset(token)
 
 
+@contextmanager
+def allowing(roots: Iterable[Path]) -> Iterator[None]:
+    """Inside, data may also name files below these folders (a task's `media_roots`)."""
+    token = _allowed.set(tuple(roots))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
 def note(path: Path) -> Path:
     """Note a file or folder that the samples depend on; returns it."""
     noted = _noted.get()
@@ -56,10 +70,10 @@ def opening(task: str, source: Path) -> Iterator[IO[bytes]]:
     """Open a file to read its bytes.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is no plain file.
     """
     try:
-        with note(source).open("rb") as file:
+        with open_plain(note(source)) as file:
             yield file
     except OSError as error:
         raise DataError(f"task {task}: {source} cannot be read ({error.strerror or error})") from error
@@ -100,11 +114,11 @@ def _list_inside(beginning: bytes) -> str:
     with suppress(ValueError, RecursionError):
         if isinstance(json.loads(first), dict) and rest.lstrip().startswith(b"{"):
             return lines
-    with suppress(ijson.JSONError, ValueError):  # it is cut off where we stopped reading
+    with suppress(ijson.JSONError, ValueError, ArithmeticError):  # it is cut off where we stopped reading
         for prefix, event, _ in ijson.parse(beginning):
             if event == "start_array" and prefix and "." not in prefix:
                 inside_an_item = prefix in ("conversations", "messages")
-                return lines if inside_an_item else f": there is one under {prefix!r:.60}; make the file that list"
+                return lines if inside_an_item else f": there is one under {shown(prefix)}; make the file that list"
     return ""
 
 
@@ -117,7 +131,7 @@ def _streamed(task: str, source: Path, parse: Any) -> Iterator[Any]:
             for item in parse(file):
                 yield item
                 count += 1
-        except ijson.JSONError as error:
+        except (ijson.JSONError, ValueError, ArithmeticError) as error:  # numbers of any length
             message = error.args[0] if error.args else ""
             text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
             reason = text.partition("\n")[0].strip()  # what follows is a piece of the file
@@ -134,13 +148,20 @@ def json_whole(task: str, source: Path) -> Any:
         try:
             return json.loads(file.read())
         except (ValueError, RecursionError) as error:
-            raise DataError(f"task {task}: {source} is cut short or no JSON ({error})") from error
+            raise DataError(f"task {task}: {source} is cut short or no JSON ({error!s:.200})") from error
 
 
 def text_lines(task: str, source: Path) -> Iterator[tuple[str, bytes]]:
-    """Stream a file's lines that are not blank, each with its place, "line 3"; one that is no UTF-8 is the caller's."""
+    """Stream a file's lines that are not blank, each with its place, "line 3"; one that is no UTF-8 is the caller's.
+
+    Raises:
+        DataError: it cannot be read, or has a line that is too long.
+    """
     with opening(task, source) as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > LONGEST_LINE:
+                raise DataError(f"task {task}: {source}: line {number} has more than {LONGEST_LINE:,} bytes")
             text = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).strip()
             if text:
                 yield f"line {number}", text
@@ -154,12 +175,12 @@ def csv_rows(task: str, source: Path, columns: tuple[str, ...], delimiter: str =
     """
     with opening(task, source) as file:
         lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(file))
-        rows = csv.DictReader(lines, delimiter=delimiter)
+        rows = csv.DictReader(lines, delimiter=delimiter, restval="")
         try:
             missing = [name for name in columns if name not in (rows.fieldnames or ())]
             if missing:
                 found = ", ".join(rows.fieldnames or ()) or "nothing"
-                raise DataError(f"task {task}: {source} has no column {missing[0]!r}; found {found}")
+                raise DataError(f"task {task}: {source} has no column {shown(missing[0])}; found {found:.200}")
             for number, row in enumerate(rows, start=1):
                 yield f"row {number}", row
         except (csv.Error, UnicodeDecodeError) as error:
@@ -167,25 +188,25 @@ def csv_rows(task: str, source: Path, columns: tuple[str, ...], delimiter: str =
 
 
 def inside(folder: Path, name: Any, kind: str) -> Path:
-    """The path of a file below a folder.
+    """The path of a file below a folder, or below one of those that the recipe allows besides; links are followed.
 
     Args:
         name: relative to the folder.
         kind: what the file is, for messages: "image", "audio".
 
     Raises:
-        Unusable: it lies outside the folder, or does not exist. TypeError: the name is no text.
+        Unusable: it lies outside these folders, or does not exist. TypeError: the name is no text.
     """
     if not isinstance(name, str) or not name:
-        raise TypeError(f"{kind} is {name!r:.60}; expected a path below {folder}")
+        raise TypeError(f"{kind} is {shown(name)}; expected a path below {folder}")
     path = folder / name
     try:
         real = Path(os.path.realpath(path))
         exists = real.is_file()
     except (OSError, ValueError) as error:  # too long a name; a null byte
         raise Unusable(f"{kind} cannot be looked up ({error})", Path(f"{name:.60}")) from error
-    if not real.is_relative_to(os.path.realpath(folder)):
-        raise Unusable(f"{kind} lies outside the task's folder", path)
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in (folder, *_allowed.get())):
+        raise Unusable(f"{kind} lies outside the task's folder and its media_roots", path)
     if not exists:
         raise Unusable(f"{kind} does not exist", path)
     return real

@@ -27,12 +27,14 @@ from equipoise.data.readers.files import inside, json_items
 from equipoise.data.readers.plain import check_turns
 from equipoise.data.readers.reader import Flaw, Reader, check_split, items_of, keys_of, mapping, samples_of, text_of
 from equipoise.data.sample import Role, Sample, Turn
+from equipoise.texts import shown
 
 ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
 EXPECTED = '[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]'
 Item = tuple[str, Any]
-#: The placeholders with which a text begins, or ends.
-EDGE = re.compile(r"\A\s*(?:<(?:image|audio)>\s*)+|(?:<(?:image|audio)>\s*)+\Z")
+#: The placeholders with which a text begins; and ends, both written backwards: searching for an end takes its square.
+BEGINNING = re.compile(r"\s*(?:<(?:image|audio)>\s*)+")
+ENDING = re.compile(r"\s*(?:>(?:egami|oidua)<\s*)+")
 
 
 def read(task: str, split: str, path: Path, image_folder: str | None = None) -> Iterator[Sample | Flaw]:
@@ -68,7 +70,7 @@ def conversation_sample(task: str, folder: Path, item: Item) -> Sample:
     images, audios = (_media(folder, row, kind) for kind in ("image", "audio"))
     messages = messages_of(row)
     asked = [text for speaker, text in messages if speaker == "human"]
-    spoken, edges = "".join(asked), "".join(EDGE.findall(asked[0])) if asked else ""
+    spoken, edges = "".join(asked), _edges(asked[0]) if asked else ""
     for kind, files in (("image", images), ("audio", audios)):
         found = spoken.count(f"<{kind}>")
         if files and found not in (0, len(files)):
@@ -80,6 +82,11 @@ def conversation_sample(task: str, folder: Path, item: Item) -> Sample:
             messages = [(who, text.replace(f"<{kind}>", "") if who == "human" else text) for who, text in messages]
     turns = turns_of(messages)
     return Sample(id=id, task=task, turns=turns, images=images, audios=audios, references=(turns[-1].text,))
+
+
+def _edges(text: str) -> str:
+    beginning, ending = BEGINNING.match(text), ENDING.match(text[::-1])
+    return (beginning[0] if beginning else "") + (ending[0][::-1] if ending else "")
 
 
 def messages_of(row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -99,7 +106,7 @@ def messages_of(row: dict[str, Any]) -> list[tuple[str, str]]:
             kind = "truth value" if isinstance(text, bool) else "number"
             raise TypeError(f"value is the {kind} {json.dumps(text)}; write {json.dumps(json.dumps(text))}")
         if not isinstance(speaker, str) or not isinstance(text, str):
-            raise TypeError(f"found from {speaker!r:.60} and value {text!r:.60}; expected texts")
+            raise TypeError(f"found from {shown(speaker)} and value {shown(text)}; expected texts")
         messages.append((speaker, text))
     return messages
 
@@ -115,7 +122,7 @@ def turns_of(messages: list[tuple[str, str]]) -> tuple[Turn, ...]:
 
 def _role(speaker: str) -> Role:
     if speaker not in ROLES:
-        raise ValueError(f"from is {speaker!r:.60}; allowed: {', '.join(ROLES)}")
+        raise ValueError(f"from is {shown(speaker)}; allowed: {', '.join(ROLES)}")
     return ROLES[speaker]
 
 

@@ -31,6 +31,7 @@ from equipoise.data.readers.reader import (
     text_of,
 )
 from equipoise.data.sample import Sample, exchange
+from equipoise.texts import shown
 
 #: The owners' number of each split.
 SPLITS = {"train": 1, "validation": 2, "test": 3}
@@ -79,7 +80,7 @@ def _exchanges(entry: Any) -> list[tuple[Any, Any]]:
     """The questions of an image's entry with their answers."""
     row = mapping(entry)
     if row["split"] not in NUMBERS:
-        raise ValueError(f"split is {row['split']!r:.60}; allowed: {', '.join(map(str, NUMBERS))}")
+        raise ValueError(f"split is {shown(row['split'])}; allowed: {', '.join(map(str, NUMBERS))}")
     questions, answers = items_of(row["questions"], "questions"), items_of(row["answers"], "answers")
     if len(questions) != len(answers):
         raise ValueError(f"found {len(questions)} questions and {len(answers)} answers; expected as many")

@@ -19,6 +19,9 @@ from equipoise.data.readers.table import KEYS, ROWS, table_samples
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 
+#: Of one column of one row group, uncompressed.
+MOST_VALUES, MOST_BYTES = 64_000_000, 4_000_000_000
+
 
 def read(task: str, split: str, path: Path) -> Iterator[Sample | Flaw]:
     """Read one split."""
@@ -35,29 +38,56 @@ def _sources(task: str, split: str, path: Path) -> list[Path]:
         return [path]
     note(path)  # another part may be put there
     one = path / f"{split}.parquet"
-    found = [one] if one.is_file() else sorted(path.glob(f"{escape(split)}-*.parquet"))
+    try:
+        found = [one] if one.is_file() else sorted(path.glob(f"{escape(split)}-*.parquet"))
+    except (NotImplementedError, ValueError, OSError):  # a split whose name is no part of a file's
+        found = []
     if not found:
         raise DataError(f"task {task}: {path} holds neither {split}.parquet nor {split}-*.parquet")
     return found
 
 
 def _rows(task: str, source: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow  # takes a while to import, and most commands do without
-    import pyarrow.parquet
+    import pyarrow.parquet  # takes a while to import, and most commands do without
 
     done = 0
     with opening(task, source) as file:
         try:
             table = pyarrow.parquet.ParquetFile(file)
             columns = [name for name in table.schema_arrow.names if name in KEYS]
+            _check(f"task {task}: {source}", table.metadata, columns)
             for batch in table.iter_batches(ROWS, columns=columns):
+                batch.validate(full=True)
                 yield from batch.to_pylist()
                 done += len(batch)
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
+        except DataError:
+            raise
+        except Exception as error:  # values that cannot be Python's raise what they like
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
                 f"task {task}: {source} is cut short or no Parquet after {done} rows ({reason:.200})"
             ) from error
+
+
+def _check(where: str, metadata: Any, columns: list[str]) -> None:
+    """Refuse a file that says of itself that it would not fit: a few bytes of it can stand for any number of values.
+
+    Raises:
+        DataError: too many values, or none that is read.
+    """
+    if not columns:
+        raise DataError(f"{where} has none of the columns {', '.join(KEYS)}")
+    for group in range(metadata.num_row_groups):
+        of_group = metadata.row_group(group)
+        for number in range(of_group.num_columns):
+            column = of_group.column(number)
+            if column.path_in_schema.partition(".")[0] not in columns:
+                continue
+            if column.total_uncompressed_size > MOST_BYTES or column.num_values > MOST_VALUES:
+                raise DataError(
+                    f"{where}: column {column.path_in_schema:.60} of row group {group} has {column.num_values:,} "
+                    f"values in {column.total_uncompressed_size:,} bytes; {MOST_VALUES:,} in {MOST_BYTES:,} are allowed"
+                )
 
 
 READER = Reader(read)

@@ -9,6 +9,7 @@ from typing import Any, cast
 from equipoise.data.readers.files import inside
 from equipoise.data.readers.reader import items_of, mapping, text_of
 from equipoise.data.sample import Box, Role, Sample, Turn, exchange
+from equipoise.texts import shown
 
 ROLES = ("system", "user", "assistant")
 Find = Callable[[Path, Any, str], Path]
@@ -36,8 +37,11 @@ def plain_sample(task: str, folder: Path, place: str, row: Any, find: Find = ins
     references = row.get("references")
     if references is None:
         references = [turns[-1].text]
+    id = row["id"] if row.get("id") is not None else place
+    if isinstance(id, dict | list):
+        raise TypeError(f"id is {shown(id)}; expected a text or a number")
     return Sample(
-        id=str(row["id"] if row.get("id") is not None else place),
+        id=str(id),
         task=task,
         turns=turns,
         images=_files(folder, row, "image", find),
@@ -60,16 +64,16 @@ def box_of(value: Any) -> Box:
     """A box as shares of the image's width and height."""
     edges = items_of(value, "box")
     if len(edges) != 4 or not all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in edges):
-        raise ValueError(f"box is {value!r:.60}; expected left, top, right, bottom as shares from 0 to 1")
+        raise ValueError(f"box is {shown(value)}; expected left, top, right, bottom as shares from 0 to 1")
     left, top, right, bottom = map(float, edges)
     if left > right or top > bottom:
-        raise ValueError(f"box is {value!r:.60}; its left edge lies beyond its right, or its top below its bottom")
+        raise ValueError(f"box is {shown(value)}; its left edge lies beyond its right, or its top below its bottom")
     return left, top, right, bottom
 
 
 def _role(value: Any) -> Role:
     if value not in ROLES:
-        raise ValueError(f"role is {value!r}; allowed: {', '.join(ROLES)}")
+        raise ValueError(f"role is {shown(value)}; allowed: {', '.join(ROLES)}")
     return cast(Role, value)
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
+from equipoise.texts import printable, shown
 
 T = TypeVar("T")
 
@@ -33,8 +34,8 @@ class Flaw:
     reason: str
 
     def line(self, task: str) -> str:
-        """The flaw as one line, whatever the file has for an id or a path."""
-        return printable(f"task {task}: sample {self.id}: {self.path}: {self.reason}")
+        """The flaw as one line, whatever the file has for an id or a path, and however long these are."""
+        return printable(f"task {task}: sample {self.id:.200}: {self.path:.1000}: {self.reason:.1000}")
 
 
 class Unusable(ValueError):
@@ -80,38 +81,30 @@ def samples_of(
         try:
             made = make(item)
             yield from (made,) if isinstance(made, Sample) else tuple(made)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, ArithmeticError) as error:
             path = error.path if isinstance(error, Unusable) else source
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             yield Flaw(place, str(path), " ".join(reason.split()))
 
 
-def printable(text: str, kept: str = "") -> str:
-    """The text with escapes for what would steer a terminal or end a line, but for the characters in `kept`."""
-    return "".join(
-        letter if letter.isprintable() or letter in kept else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
-
-
 def check_split(task: str, reader: str, split: str, allowed: Iterable[str]) -> None:
     """Raise a DataError unless the reader has the split."""
     if split not in allowed:
-        raise DataError(f"task {task}: {reader} has no split {split!r}; allowed: {', '.join(allowed)}")
+        raise DataError(f"task {task}: {reader} has no split {shown(split)}; allowed: {', '.join(allowed)}")
 
 
 def check_option(task: str, reader: str, option: str, value: Any, allowed: Iterable[Any]) -> None:
     """Raise a DataError unless the option's value is among the allowed ones."""
     if value not in allowed:
         raise DataError(
-            f"task {task}: {reader} has no {option} {value!r}; allowed: {', '.join(str(one) for one in allowed)}"
+            f"task {task}: {reader} has no {option} {shown(value)}; allowed: {', '.join(str(one) for one in allowed)}"
         )
 
 
 def mapping(value: Any) -> dict[str, Any]:
     """The value, which must be a JSON object."""
     if not isinstance(value, dict):
-        raise TypeError(f"found {value!r:.60}; expected an object")
+        raise TypeError(f"found {shown(value)}; expected an object")
     return value
 
 
@@ -123,14 +116,14 @@ def keys_of(row: dict[str, Any]) -> str:
 def items_of(value: Any, name: str) -> list[Any]:
     """The value, which must be a list of at least one item."""
     if not isinstance(value, list) or not value:
-        raise TypeError(f"{name} is {value!r:.60}; expected a list of at least one item")
+        raise TypeError(f"{name} is {shown(value)}; expected a list of at least one item")
     return value
 
 
 def text_of(value: Any, name: str, may_be_empty: bool = False) -> str:
     """The value, which must be a text that says something, without white space around it."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r:.60}; expected a text")
+        raise TypeError(f"{name} is {shown(value)}; expected a text")
     if not value.strip() and not may_be_empty:
         raise ValueError(f"{name} is empty; expected a text")
     return value.strip()

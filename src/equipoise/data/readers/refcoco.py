@@ -57,6 +57,7 @@ from equipoise.data.readers.reader import (
 )
 from equipoise.data.sample import Box, Sample, exchange
 from equipoise.errors import DataError
+from equipoise.texts import shown
 
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 SPLITS = {"train": "train", "validation": "val", "test": "testA", "testB": "testB"}
@@ -85,7 +86,7 @@ def read(
     check_split(task, dataset, split, splits)
     source = path / dataset / REFS[dataset]
     refs = [
-        (str(ref["ref_id"]) if isinstance(ref, dict) and "ref_id" in ref else f"ref {number}", ref)
+        (_named(ref["ref_id"]) if isinstance(ref, dict) and "ref_id" in ref else f"ref {number}", ref)
         for number, ref in enumerate(_refs(task, source), start=1)
         if not isinstance(ref, dict) or ref.get("split", splits[split]) == splits[split]
     ]
@@ -124,7 +125,12 @@ def _samples(task: str, place: str, ref: dict[str, Any], region: _Region, kind: 
 
     if not each:
         return [sample(place, phrases[0])]
-    return [sample(f"{place}-{sentence['sent_id']}", phrase) for sentence, phrase in zip(sentences, phrases)]
+    return [sample(f"{place}-{_named(sentence['sent_id'])}", phrase) for sentence, phrase in zip(sentences, phrases)]
+
+
+def _named(id: Any) -> str:
+    """An id as text; a pickle can have anything in its place."""
+    return id if isinstance(id, str) else shown(id)
 
 
 def _refs(task: str, source: Path) -> list[Any]:
@@ -192,12 +198,14 @@ def _shares(bbox: Any, width: Any, height: Any) -> Box:
     """Edges as shares of the image; COCO's boxes stand out by a fraction of a pixel here and there."""
     numbers = [*items_of(bbox, "bbox"), width, height]
     if len(numbers) != 6 or not all(isinstance(number, int | float) for number in numbers) or min(width, height) <= 0:
-        raise ValueError(f"bbox is {bbox!r:.60} in an image of {width!r} x {height!r}; expected x, y, width, height")
+        raise ValueError(
+            f"bbox is {shown(bbox)} in an image of {shown(width)} x {shown(height)}; expected x, y, width, height"
+        )
     x, y, wide, high = bbox
     left, right = (min(max(edge / width, 0.0), 1.0) for edge in (x, x + wide))
     top, bottom = (min(max(edge / height, 0.0), 1.0) for edge in (y, y + high))
     if left >= right or top >= bottom:
-        raise ValueError(f"bbox is {bbox!r:.60}, which covers nothing of an image of {width} x {height}")
+        raise ValueError(f"bbox is {shown(bbox)}, which covers nothing of an image of {shown(width)} x {shown(height)}")
     return left, top, right, bottom
 
 

@@ -10,7 +10,7 @@ SPLITS = ("train", "validation", "test")
 
 def split_of(group: str) -> str:
     """The split that all samples of a group belong to: 80% of groups train, 10% validation, 10% test."""
-    bucket = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) % 10
+    bucket = int.from_bytes(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[:8]) % 10
     return "train" if bucket < 8 else SPLITS[bucket - 7]
 
 

@@ -19,6 +19,7 @@ from equipoise.data.readers.reader import Flaw, samples_of
 from equipoise.data.sample import Sample
 from equipoise.errors import DataError
 from equipoise.packages import cache_folder
+from equipoise.texts import shown
 
 KEYS = ("id", "prompt", "answer", "messages", "image", "images", "audio", "audios", "references", "box")
 ROWS = 64  # read at once: rows with embedded images are large
@@ -60,7 +61,7 @@ def media_file(folder: Path, value: Any, kind: str) -> Path:
     if content is None:
         return inside(folder, name, kind)
     if not isinstance(content, bytes) or not content:
-        raise TypeError(f"{kind} has bytes {content!r:.60}; expected those of a file")
+        raise TypeError(f"{kind} has bytes {shown(content)}; expected those of a file")
     return _kept(content, name)
 
 
