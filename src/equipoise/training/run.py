@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set
 from transformers.integrations import integration_utils
 
 import equipoise
+from equipoise.console import PlainConsole
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
