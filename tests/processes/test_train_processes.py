@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,3 +119,23 @@ def test_what_starts_processes_itself_takes_no_launcher(name, monkeypatch: pytes
     assert capsys.readouterr().err == (
         f"equipoise: found 2 processes; equipoise {name} takes no launcher (torchrun ...): start it by itself\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [[], ["train.batch_size=many"]], ids=["trains", "a mistake"])
+def test_torchrun_starts_it(recipe, tmp_path: Path, overrides: list[str]):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["-m", "equipoise", "train", str(recipe("real")), *overrides, "--out", str(tmp_path / "run")]
+    began = time.monotonic()
+    done = subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=240)
+    said = [line for line in done.stderr.splitlines() if line.startswith("equipoise: ")]
+    if not overrides:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("tuned model") == 1
+        assert "reducer.cpp" not in done.stderr
+        assert (tmp_path / "run" / "done.json").is_file()
+    else:
+        assert done.returncode != 0
+        assert len(said) == 1
+        assert "train.batch_size: found 'many'" in said[0]
+        assert time.monotonic() - began < 50  # nobody waits for the second process, which waits to be ended
