@@ -326,6 +326,8 @@ class BalanceMixin(SoundNumbers):
         assert self.coordinator is not None
         with self._counted_as_balance():
             self._record = self.coordinator.after_step(self.accelerator.optimizer_step_was_skipped)
+        if self.is_deepspeed_enabled:  # it keeps the gradients to itself, and zeros would be taken for theirs
+            self._record = {name: value for name, value in self._record.items() if not name.startswith("grad_norm")}
 
     def _end_step(self) -> None:
         assert self.coordinator is not None
