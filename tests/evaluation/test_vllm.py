@@ -189,7 +189,9 @@ def test_a_class_that_vllm_does_not_know_or_prompts_otherwise(refused, name):
 
 @pytest.mark.usefixtures("installed")
 def test_several_processes(refused, monkeypatch):
-    monkeypatch.setattr(evaluation, "_state", lambda: SimpleNamespace(num_processes=4, is_main_process=True, process_index=0))
+    monkeypatch.setattr(
+        evaluation, "_state", lambda: SimpleNamespace(num_processes=4, is_main_process=True, process_index=0)
+    )
     assert refused() == (
         "vLLM answers in one process and 4 were started; start equipoise evaluate by itself, "
         "or with --engine transformers"

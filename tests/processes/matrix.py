@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = [case for case in [*long_cases(given.long_steps), *short_cases(given.steps)] if given.only in case.name]
     for count in (1, *counts):
         launch(cases, given.out, count, timeout=3600)
-    table = Table("case", "steps", "kappas", "processes", "same to the bit", "loss", "kappa", "first gradients", "flaws")
+    table = Table(
+        "case", "steps", "kappas", "processes", "same to the bit", "loss", "kappa", "first gradients", "flaws"
+    )
     flawed = False
     for case in cases:
         for count in counts:

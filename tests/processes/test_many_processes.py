@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from processes import _training
 from processes._compared import Comparison, compare, records
 from processes._training import Case
 from processes.matrix import ESTIMATORS, wrong
