@@ -21,8 +21,8 @@ TEMPLATES = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}",
     "{%- set ns = namespace(found=false) -%}{% for m in messages %}"
     "{{ m.role + ': ' + m.content[0].text | trim }}\n</s>{% endfor %}",
-    "{% macro say(m) %}{{ m.role }}{% generation %}{{ m.content | map(attribute='text') | join }}{% endgeneration %}</s>"
-    "{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
+    "{% macro say(m) %}{{ m.role }}{% generation %}{{ m.content | map(attribute='text') | join }}"
+    "{% endgeneration %}</s>{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
 )
 #: What would read files, run commands, use up time or memory.
 ATTACKS = (
