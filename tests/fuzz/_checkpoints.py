@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,13 +15,13 @@ from equipoise.data.sample import Sample, exchange
 from equipoise.models import loading
 from equipoise.recipe import Model
 from fuzz._mutations import as_json, spoiled, spoiled_bytes
-from fuzz._surface import Surface
+from fuzz._surface import Cases
 from models import zoo
 
 LARGE = 200_000  # bytes of a file beyond which it is spoiled in its bytes alone
 
 
-def _settings(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def settings_files(folder: Path) -> Cases:
     root = zoo.make("llava", folder / "llava")
     files = sorted(file for file in root.iterdir() if file.suffix in (".json", ".jinja"))
     kept = {file.name: file.read_bytes() for file in files}
@@ -50,7 +49,7 @@ def _settings(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return st.sampled_from(sorted(kept)).flatmap(case), check
 
 
-def _samples(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def odd_samples(folder: Path) -> Cases:
     families = ("llava", "paligemma", "qwen2_audio", "blip2")
     collators = {
         family: Collator(loading.load_processor(Model(path=str(zoo.make(family, folder / family)))))
@@ -78,9 +77,3 @@ def _samples(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     images = st.lists(st.tuples(sides, sides), max_size=2)
     clips = st.lists(st.sampled_from([1, 2, 160, 400, 401, 16_000, 600_000]), max_size=1)
     return st.tuples(st.sampled_from(families), images, clips, words), check
-
-
-SURFACES = [
-    Surface("checkpoint's settings", 0.5, _settings, seconds=60.0),
-    Surface("samples through processors", 0.5, _samples),
-]

@@ -23,7 +23,7 @@ from equipoise.report.skeleton import Page
 from equipoise.training.run_directory import RunDirectory
 from equipoise.watching.terminal import print_diagnosis
 from fuzz._mutations import ESCAPE, HOSTILE, MARKUP, as_json, spoiled, spoiled_bytes
-from fuzz._surface import Surface
+from fuzz._surface import Cases
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # its modules find each other so
 
@@ -61,7 +61,7 @@ def _formulas(table: str) -> None:
             assert number or not cell.strip('"').startswith(("=", "+", "-", "@")), f"a formula: {cell}"
 
 
-def _spoiling(root: Path, files: dict[str, Any], check: Callable[[], None]) -> tuple[st.SearchStrategy[Any], Any]:
+def _spoiling(root: Path, files: dict[str, Any], check: Callable[[], None]) -> Cases:
     """Cases that put something else in the place of one or two files, and what they are checked by."""
     kept = {name: (root / name).read_bytes() for name in files}
 
@@ -93,7 +93,7 @@ def _plain(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _runs(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def runs(folder: Path) -> Cases:
     lines = log_lines({"llm": around(0.3, 0.4, STEPS)}, moving=True)
     for line in lines:
         line |= {"task_loss/vqa": 1.0, "task_tokens/vqa": 4, "task_weight/vqa": 1.0}
@@ -116,7 +116,7 @@ def _runs(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return _spoiling(run, files, check)
 
 
-def _balances(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def balances(folder: Path) -> Cases:
     root = write_balance(folder / NAME, ("vqa", "caption"), compare=("stl", "ew", "dwa"))
     files = {
         name: _plain(root / name) for name in ("balance.json", "results.json", "costs.json") if (root / name).is_file()
@@ -135,7 +135,7 @@ def _balances(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return _spoiling(root, files, check)
 
 
-def _comparisons(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def comparisons(folder: Path) -> Cases:
     root = write_comparison(folder / NAME, ("constant", "commit"), (0, 1), ("vqa",), steps=STEPS)
     files = {"comparison.json": _plain(root / "comparison.json")}
 
@@ -154,7 +154,7 @@ def _comparisons(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return _spoiling(root, files, check)
 
 
-def _screen(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def screen(folder: Path) -> Cases:
     from rich.progress import Progress, TextColumn
     from rich.table import Table
 
@@ -179,11 +179,3 @@ def _screen(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
                 assert word in text, f"{word} is not shown as it is"
 
     return st.lists(st.sampled_from(HOSTILE) | st.text(max_size=8), min_size=1, max_size=3), check
-
-
-SURFACES = [
-    Surface("run folder: report, diagnose", 0.7, _runs),
-    Surface("balance folder: report, diagnose", 0.4, _balances),
-    Surface("comparison: report, tables", 0.4, _comparisons),
-    Surface("terminal", 2, _screen),
-]

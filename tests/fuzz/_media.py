@@ -18,7 +18,7 @@ from equipoise.data.media import load_audios, load_images
 from equipoise.data.sample import Sample, exchange
 from equipoise.errors import DataError
 from fuzz._mutations import any_of
-from fuzz._surface import Surface, names
+from fuzz._surface import Cases, names
 
 TURNS = exchange("q", "a")
 
@@ -88,7 +88,7 @@ def bombs() -> list[bytes]:
     ]  # fmt: skip
 
 
-def _images(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def images(folder: Path) -> Cases:
     file = folder / "picture"
     sample = Sample("s", "own", TURNS, images=(file,))
 
@@ -153,7 +153,7 @@ def _header(channels: int, rate: int, bits: int, size: int, kind: int = 1) -> by
     )
 
 
-def _audio(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def audio(folder: Path) -> Cases:
     file = folder / "clip"
     sample = Sample("s", "own", TURNS, audios=(file,))
 
@@ -177,6 +177,3 @@ def _audio(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
         edge([0, 64, 2**31, 2**32 - 1]), edge([1, 3, 6, 0xFFFE, 0x55]),
     )  # fmt: skip
     return st.one_of(any_of(whole), any_of(whole), any_of(whole), st.sampled_from(whole), headers), check
-
-
-SURFACES = [Surface("images", 11, _images), Surface("audio", 9, _audio)]

@@ -23,7 +23,7 @@ from equipoise.data.readers.reader import Flaw
 from equipoise.data.tasks import _usable
 from equipoise.errors import DataError
 from fuzz._mutations import as_json, scalars, spoiled, spoiled_bytes, spoiled_json, values
-from fuzz._surface import Surface, names, one_line
+from fuzz._surface import Cases, names, one_line
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 
@@ -207,7 +207,7 @@ class Reading:
             raise DataError(f"{root}: {refused}")
 
 
-def _json(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def json_files(folder: Path) -> Cases:
     reading = Reading(folder)
     templates = [json.loads(reading.content(source)) for source in JSON]
 
@@ -221,8 +221,8 @@ def _json(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
 
 def _spoiled_files(
     sources: tuple[Source, ...], extra: Callable[[Source], st.SearchStrategy[bytes]] | None = None
-) -> Any:
-    def prepare(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+) -> Callable[[Path], Cases]:
+    def prepare(folder: Path) -> Cases:
         reading = Reading(folder)
 
         def case(source: Source) -> st.SearchStrategy[tuple[Source, bytes]]:
@@ -260,14 +260,14 @@ def _pickled(value: Any) -> bytes:
         return b"."
 
 
-def _jsonl(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def jsonl_files(folder: Path) -> Cases:
     reading = Reading(folder)
     line = st.one_of(spoiled_json(ROW), spoiled_json(TALK), spoiled_bytes(as_json(ROW)), values.map(as_json))
     lines = st.lists(line, min_size=1, max_size=3).map(b"\n".join)
     return st.tuples(st.just(JSONL), lines), reading.check
 
 
-def _parquet(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def parquet_files(folder: Path) -> Cases:
     import pyarrow
     import pyarrow.parquet
 
@@ -302,13 +302,8 @@ def _parquet(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return st.tuples(st.just(PARQUET), st.one_of(tables, tables.flatmap(spoiled_bytes), spoilt)), reading.check
 
 
-SURFACES = [
-    Surface("reader files (JSON)", 16, _json),
-    Surface("reader files (JSONL)", 10, _jsonl),
-    Surface("reader files (CSV)", 6, _spoiled_files(CSV)),
-    Surface("reader files (YAML)", 3, _spoiled_files(YAML, _yaml_of)),
-    Surface("reader files (pickle)", 5, _spoiled_files(PICKLES, _pickles)),
-    Surface("reader files (gzip, text, PNG)", 3, _spoiled_files(OTHER)),
-    Surface("reader files (Parquet)", 4, _parquet),
-    Surface("reader files (Arrow)", 1, _spoiled_files(SAVED)),
-]
+csv_files = _spoiled_files(CSV)
+yaml_files = _spoiled_files(YAML, _yaml_of)
+pickle_files = _spoiled_files(PICKLES, _pickles)
+other_files = _spoiled_files(OTHER)
+arrow_files = _spoiled_files(SAVED)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from equipoise.recipe_reading import load_recipe
 from fuzz._mutations import as_json, spoiled, spoiled_bytes, texts, values
-from fuzz._surface import Surface
+from fuzz._surface import Cases
 
 RECIPE: dict[str, Any] = {
     "model": {
@@ -84,7 +84,7 @@ BOMBS = (
 )
 
 
-def _recipe(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def recipe_text(folder: Path) -> Cases:
     file = folder / "recipe.yaml"
 
     def check(content: bytes) -> None:
@@ -127,7 +127,7 @@ def _shown(value: Any) -> str:
         return "[" * 3_000
 
 
-def _overrides(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def overrides(folder: Path) -> Cases:
     file = folder / "recipe.yaml"
     file.write_bytes(
         b"model: {path: x, lora: {rank: 4}}\ntasks: [{name: vqa, reader: easy_vqa}, {name: b, reader: easy_vqa}]\n"
@@ -144,6 +144,3 @@ def _overrides(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     )
     one = st.builds("{}={}".format, keys, st.one_of(values.map(_shown), texts)) | texts
     return st.lists(one, min_size=1, max_size=2), check
-
-
-SURFACES = [Surface("recipe (YAML)", 12, _recipe), Surface("overrides key=value", 14, _overrides)]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from equipoise.errors import EquipoiseError
+if TYPE_CHECKING:
+    from equipoise.errors import EquipoiseError
 
 Check = Callable[[Any], None]
+#: How cases are made, and what is done with one.
+Cases = tuple[st.SearchStrategy[Any], Check]
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,23 @@ class Surface:
     Attributes:
         name: in the table.
         share: of the cases, relative to the others'.
-        prepare: called once a process with a folder; returns the cases, and what is done with one. That returns where
-            the content is accepted, raises an EquipoiseError where it is refused, and an AssertionError where it is
-            accepted and should not be, or is shown as it should not be.
-        seconds: a case may take.
+        module, function: of this folder, imported where it is run alone: some need seconds. Called once a process with
+            a folder, it returns the cases, and what is done with one: that returns where the content is accepted,
+            raises an EquipoiseError where it is refused, and an AssertionError where it is accepted and should not be,
+            or is shown as it should not be.
+        seconds: of its process, that a case may take.
     """
 
     name: str
     share: float
-    prepare: Callable[[Path], tuple[st.SearchStrategy[Any], Check]]
+    module: str
+    function: str
     seconds: float = 20.0
+
+    def prepare(self, folder: Path) -> Cases:
+        """What its function returns."""
+        cases: Cases = getattr(import_module(f"fuzz.{self.module}"), self.function)(folder)
+        return cases
 
 
 @dataclass

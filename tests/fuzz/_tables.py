@@ -7,16 +7,20 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hypothesis import strategies as st
 
 from equipoise import cli
 from fuzz._mutations import ESCAPE, HOSTILE, spoiled_bytes
-from fuzz._surface import Surface
+from fuzz._surface import Cases
 
 WEIGHTS = b"run,a,b\nmini,0.5,0.25\na+mini,0.75,0.3\nb+mini,0.5,0.5\n"
-DELTAS = b"method,task,metric,value,higher_is_better\nstl,a,acc,0.5,true\nstl,b,loss,2,false\nx,a,acc,0.6,yes\nx,b,loss,1.5,0\n"
+DELTAS = b"""method,task,metric,value,higher_is_better
+stl,a,acc,0.5,true
+stl,b,loss,2,false
+x,a,acc,0.6,yes
+x,b,loss,1.5,0
+"""
 CELLS = st.one_of(
     st.sampled_from([
         *HOSTILE, "0", "-1", "1e308", "-1e308", "5e-324", "nan", "inf", "1e-320", "1_0", "0x1", "٣", "mini", "a+mini",
@@ -75,7 +79,7 @@ def _printing(call: Callable[[], None]) -> None:
     assert ESCAPE[0] not in out.getvalue() + errors.getvalue(), "an escape sequence is printed"
 
 
-def _weights(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def weights(folder: Path) -> Cases:
     file = folder / "scores.csv"
 
     def check(case: tuple[bytes, float, float, str]) -> None:
@@ -89,7 +93,7 @@ def _weights(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     return st.tuples(tables, settings, settings, st.sampled_from(["error", "zero", "zero"])), check
 
 
-def _deltas(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def deltas(folder: Path) -> Cases:
     file = folder / "scores.csv"
 
     def check(case: tuple[bytes, str]) -> None:
@@ -100,6 +104,3 @@ def _deltas(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     tables = st.one_of(spoiled_bytes(DELTAS), spoiled_bytes(DELTAS, 1), _like(DELTAS), _like(DELTAS))
     tables = st.integers(0, 80).flatmap(lambda number, usual=tables: st.sampled_from(LARGE) if number == 0 else usual)
     return st.tuples(tables, st.sampled_from(["stl", "stl", "stl", "x", "\x1b[31m", ""])), check
-
-
-SURFACES = [Surface("table of `weights`", 14, _weights), Surface("table of `deltas`", 12, _deltas)]

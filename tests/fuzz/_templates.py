@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from equipoise.data.collate import ends_answers, render
 from fuzz._mutations import spoiled_bytes, texts
-from fuzz._surface import Surface
+from fuzz._surface import Cases
 
 TEMPLATES = (
     "{% for message in messages %}<|{{ message['role'] }}|>{% for part in message['content'] %}"
@@ -21,8 +21,8 @@ TEMPLATES = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}",
     "{%- set ns = namespace(found=false) -%}{% for m in messages %}"
     "{{ m.role + ': ' + m.content[0].text | trim }}\n</s>{% endfor %}",
-    "{% macro say(m) %}{{ m.role }}{% generation %}{{ m.content | map(attribute='text') | join }}{% endgeneration %}</s>"
-    "{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
+    "{% macro say(m) %}{{ m.role }}{% generation %}{{ m.content | map(attribute='text') | join }}"
+    "{% endgeneration %}</s>{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
 )
 #: What would read files, run commands, use up time or memory.
 ATTACKS = (
@@ -64,7 +64,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
 
 
-def _templates(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
+def templates(folder: Path) -> Cases:
     words = tokenizer()
 
     def check(case: tuple[str, str]) -> None:
@@ -82,6 +82,3 @@ def _templates(folder: Path) -> tuple[st.SearchStrategy[Any], Any]:
     built = st.lists(PIECES | texts, max_size=8).map("".join)
     mixed = st.tuples(st.sampled_from(TEMPLATES), st.sampled_from(ATTACKS)).map("".join)
     return st.tuples(st.one_of(spoilt, built, mixed, st.sampled_from(ATTACKS)), texts), check
-
-
-SURFACES = [Surface("chat templates", 6, _templates)]

@@ -22,6 +22,7 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.argv[0] = "equipoise"  # as the command: without torch where that is not needed
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 

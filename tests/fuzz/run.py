@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ sys.path.insert(0, str(HERE.parent))
 from fuzz._surface import Surface  # noqa: E402
 from fuzz._surfaces import SURFACES  # noqa: E402
 
-CHUNK = 4_000  # cases of one process
+CHUNK = 20_000  # cases of one process
 SILENCE = 240.0  # seconds without a finished case after which a process is killed: it waits, or computes in C
 FEW = 50  # cases of a surface at the least
 
@@ -166,22 +167,23 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="surfaces whose names hold this")
+    parser.add_argument("--workers", type=int, default=1, help="processes at once")
     options = parser.parse_args()
     chosen = [surface for surface in SURFACES if options.only in surface.name]
     if not chosen:
         parser.error(f"--only: no surface has {options.only!r}; there are {', '.join(one.name for one in SURFACES)}")
-    rows = []
     began = time.monotonic()
-    for surface, cases in zip(chosen, shares(chosen, options.cases).values(), strict=True):
+
+    def run(surface: Surface, cases: int) -> Row:
         row = run_surface(surface, cases, options.seed)
-        rows.append(row)
-        print(
-            f"{surface.name}: {row.cases:,} cases, {time.monotonic() - began:,.0f} s so far",
-            file=sys.stderr,
-            flush=True,
-        )
-        for failure in row.failures[:10]:
-            print(f"--- {surface.name}\n{failure}\n", file=sys.stderr, flush=True)
+        took = time.monotonic() - began
+        found = [f"--- {surface.name}\n{failure}\n" for failure in row.failures[:10]]
+        lines = [f"{surface.name}: {row.cases:,} cases, {took:,.0f} s so far", *found]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+        return row
+
+    with ThreadPoolExecutor(options.workers) as pool:  # each waits for a process
+        rows = list(pool.map(run, chosen, shares(chosen, options.cases).values()))
     print(table(rows))
     print(f"\nseed {options.seed}, {time.monotonic() - began:,.0f} s")
     return 1 if any(row.tracebacks or row.hangs for row in rows) else 0

@@ -13,8 +13,6 @@ from typing import Any
 
 import yaml
 
-from equipoise.yaml_reading import PlainLoader, load
-
 DEPTH, VALUES, LETTERS = 32, 5_000, 200_000
 """Most levels, values (what is referred to twice counts twice) and letters of a recipe that is read as data."""
 
@@ -29,9 +27,21 @@ _KINDS = {
 }
 
 
-class _Loader(PlainLoader):
-    depth = DEPTH
-    values = 2 * VALUES  # keys count
+class _Loader(yaml.SafeLoader):
+    """Ends at a bound, and refuses `<<`, which PyYAML expands while it reads: thirty lines make a billion values."""
+
+    levels = nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.levels, self.nodes = self.levels + 1, self.nodes + 1
+        if self.levels > DEPTH or self.nodes > 2 * VALUES:  # keys are nodes too
+            raise yaml.YAMLError("too large")
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass  # what is left of it then has no constructor, which is an error
 
 
 def parsed(text: str) -> Any:
@@ -42,7 +52,7 @@ def parsed(text: str) -> Any:
     if len(text) > LETTERS:
         return None
     try:
-        return _plain(load(text, _Loader), iter(range(VALUES)), DEPTH)
+        return _plain(yaml.load(text, _Loader), iter(range(VALUES)), DEPTH)
     except Exception:  # PyYAML raises what it likes on odd scalars; StopIteration ends a count
         return None
 

@@ -175,7 +175,7 @@ def csv_rows(task: str, source: Path, columns: tuple[str, ...], delimiter: str =
     """
     with opening(task, source) as file:
         lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(file))
-        rows = csv.DictReader(lines, delimiter=delimiter, restval="")
+        rows = csv.DictReader(lines, delimiter=delimiter)
         try:
             missing = [name for name in columns if name not in (rows.fieldnames or ())]
             if missing:

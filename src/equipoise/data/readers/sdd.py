@@ -48,7 +48,7 @@ def read(task: str, split: str, path: Path) -> Iterator[Sample | Flaw]:
     def captions() -> Iterator[tuple[str, tuple[str, Row, list[Row]]]]:
         for track, rows in tracks.items():
             for row in rows if split == "train" else rows[:1]:
-                id = row["caption_id"] if split == "train" else track
+                id = str(row["caption_id"] if split == "train" else track)  # a row cut short has None
                 yield id, (id, row, rows)
 
     def make(item: tuple[str, Row, list[Row]]) -> Sample:
