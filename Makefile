@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # The tools that make locks, ask for weaknesses and build releases; away from what they look at.
 SUPPLY ?= .venv-supply
 TOOLS := $(SUPPLY)/bin
+RUNTIME := --extra demo --extra convert --extra html --extra ray
 LOCK := $(TOOLS)/uv pip compile -q --generate-hashes --universal --python-version 3.11.5 --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
@@ -66,6 +67,7 @@ locked: $(BIN)/python
 lock: $(SUPPLY)/.ready
 	echo setuptools | $(LOCK) - --no-config -c constraints.txt -o requirements/build.lock
 	$(LOCK) pyproject.toml --extra dev -c constraints.txt --no-emit-package torch --no-emit-package pip -o requirements/dev.lock
+	$(LOCK) pyproject.toml $(RUNTIME) -c constraints.txt --no-emit-package pip -o requirements/runtime.lock
 	echo torch | $(LOCK) - --no-config -c constraints.txt -o requirements/torch.lock
 	$(LOCK) --group pyproject.toml:supply -o requirements/supply.lock
 

@@ -16,14 +16,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements-dev.lock", "requirements-supply.lock")
+LOCKS = ("build", "dev", "supply", "torch")
 #: Comes as another build, with other packages of its own, on each kind of machine.
 BY_VERSION = {"torch"}
+#: Comes with the environment, and installs the rest.
+INSTALLER = {"pip"}
 
 
 def locked(name: str) -> dict[str, tuple[Requirement, list[str]]]:
     """Each requirement of a lock file, and its hashes."""
-    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    text = (ROOT / "requirements" / f"{name}.lock").read_text(encoding="utf-8").replace("\\\n", " ")
     found = {}
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
@@ -55,12 +57,22 @@ def project() -> dict[str, list[str]]:
 @pytest.mark.parametrize("name", LOCKS)
 def test_everything_has_hashes(name: str) -> None:
     found = locked(name)
-    assert len(found) > 20
+    assert found
     assert [package for package, (_, hashes) in found.items() if not hashes] == []
 
 
+def test_what_is_built_is_built_by_the_locked_tool() -> None:
+    assert locked("build")["setuptools"] == locked("dev")["setuptools"]
+
+
+def test_torch_is_the_tested_one_and_shares_what_it_shares(constraints: dict[str, Version]) -> None:
+    found, others = locked("torch"), locked("dev")
+    assert version_of(found["torch"][0]) == constraints["torch"]
+    assert {name: one for name, one in found.items() if name in others and one[1] != others[name][1]} == {}
+
+
 def test_versions_are_those_of_the_constraints(constraints: dict[str, Version]) -> None:
-    found = locked("requirements-dev.lock")
+    found = locked("dev")
     assert set(constraints) - set(found) == BY_VERSION
     for name, (requirement, _) in found.items():
         if name in constraints:
@@ -71,17 +83,17 @@ def test_versions_are_those_of_the_constraints(constraints: dict[str, Version]) 
 
 
 def test_they_are_what_the_project_asks_for(project: dict[str, list[str]], constraints: dict[str, Version]) -> None:
-    versions = {name: version_of(requirement) for name, (requirement, _) in locked(LOCKS[0]).items()}
+    versions = {name: version_of(requirement) for name, (requirement, _) in locked("dev").items()}
     versions |= {name: constraints[name] for name in BY_VERSION}
     asked = [Requirement(text) for texts in project.values() for text in texts]
     for requirement in asked:
-        if requirement.name != "equipoise":
+        if requirement.name not in INSTALLER | {"equipoise"}:
             assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
 
 
 def test_nothing_that_these_packages_need_is_left_out(project: dict[str, list[str]]) -> None:
     """They are installed without looking for what they need."""
-    found = set(locked(LOCKS[0])) | BY_VERSION
+    found = set(locked("dev")) | BY_VERSION | INSTALLER
     left = [Requirement(text) for texts in project.values() for text in texts]
     seen: set[tuple[str, str]] = set()
     while left:
@@ -89,8 +101,8 @@ def test_nothing_that_these_packages_need_is_left_out(project: dict[str, list[st
         name = canonicalize_name(requirement.name)
         if name == "equipoise":
             continue
-        assert name in found, f"{requirement} is not in {LOCKS[0]}"
-        if name in BY_VERSION:
+        assert name in found, f"{requirement} is not in requirements/dev.lock"
+        if name in BY_VERSION | INSTALLER:
             continue
         try:
             needs = requires(name) or []
