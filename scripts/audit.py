@@ -60,7 +60,8 @@ def audit(pins: Path) -> tuple[int | None, str]:
             control.write_text(f"{HOLED}\n", encoding="utf-8")
             found, reason = ask(service, control)
         if found is not None and not holes(found):
-            found, reason = None, f"it knows of no weakness in {HOLED}"
+            skipped = found[0].get("skip_reason") if found else None
+            found, reason = None, skipped or f"it knows of no weakness in {HOLED}"
         if found is not None:
             found, reason = ask(service, pins)
         if found is None:

@@ -9,11 +9,14 @@ the tested versions, with the hashes of requirements/runtime.lock.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -32,7 +35,21 @@ def build(folder: Path) -> list[Path]:
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(source)],
         check=True, stdout=subprocess.DEVNULL, env={**os.environ, "SOURCE_DATE_EPOCH": time},
     )  # fmt: skip
+    [source_archive] = built.glob("*.tar.gz")
+    settle(source_archive, int(time))
     return sorted(built.iterdir())
+
+
+def settle(archive: Path, time: int) -> None:
+    """Give a source archive the commit's time and no owner: setuptools writes when and by whom it was built."""
+    with tarfile.open(archive) as made:
+        files = [(entry, made.extractfile(entry)) for entry in sorted(made.getmembers(), key=lambda one: one.name)]
+        with tarfile.open(fileobj=(content := io.BytesIO()), mode="w", format=tarfile.PAX_FORMAT) as settled:
+            for entry, file in files:
+                entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = time, 0, 0, "", ""
+                entry.mode, entry.pax_headers = 0o755 if entry.mode & 0o100 else 0o644, {}
+                settled.addfile(entry, file)
+    archive.write_bytes(gzip.compress(content.getvalue(), mtime=time))
 
 
 def bill(target: Path) -> int:
