@@ -15,15 +15,17 @@ from equipoise.tasks.plan import Node
 
 
 class Pretended:
-    """Places in which the newest run ends first, some in a death.
+    """Places in which the newest run ends first, some in a death, and some held by a place that was stopped.
 
     Attributes:
         begun: names, in the order in which they were started.
         most: how many ran at once.
     """
 
-    def __init__(self, count: int, deaths: dict[str, int], failing: str | None = None):
-        self.count, self.deaths, self.failing = count, deaths, failing
+    def __init__(
+        self, count: int, deaths: dict[str, int], failing: str | None = None, held: dict[str, int] | None = None
+    ):
+        self.count, self.deaths, self.failing, self.held = count, deaths, failing, held or {}
         self.begun: list[str] = []
         self.most = 0
         self.stopped = False
@@ -44,6 +46,9 @@ class Pretended:
         if self.deaths.get(work.name, 0) > 0:
             self.deaths[work.name] -= 1
             return Outcome(work, death="it was pulled out")
+        if self.held.get(work.name, 0) > 0:
+            self.held[work.name] -= 1
+            return Outcome(work, held="a stopped place has it")
         if work.name == self.failing:
             return Outcome(work, error=DataError("broken"))
         return Outcome(work)
@@ -104,6 +109,20 @@ def test_a_death_is_retried_and_said(recipe, tmp_path):
 def test_a_place_that_dies_for_ever_ends_it(recipe, tmp_path):
     with pytest.raises(RunError, match=r"^c: given up after 4 tries, at last: it was pulled out; .*logs/c\.log$"):
         carried_out(Pretended(3, {"c": 99}), recipe, tmp_path)
+
+
+def test_a_run_that_is_held_stops_no_other(recipe, tmp_path):
+    """It is tried as often as there are others at work, and said once."""
+    slots = Pretended(2, {}, held={"c": 20})
+    concluded, printed = carried_out(slots, recipe, tmp_path)
+    assert sorted(concluded) == ["a", "b", "c", "final", "other"]
+    assert slots.begun.count("c") == 21
+    assert printed.count("c: a stopped place has it") == 1
+
+
+def test_a_run_that_is_held_when_nothing_else_runs_is_given_up(recipe, tmp_path):
+    with pytest.raises(RunError, match=r"^final: given up after 4 tries, at last: a stopped place has it; "):
+        carried_out(Pretended(2, {}, held={"final": 99}), recipe, tmp_path)
 
 
 def test_a_failure_ends_it_at_once(recipe, tmp_path):

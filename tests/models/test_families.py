@@ -249,6 +249,23 @@ def test_code_of_the_checkpoint_s_own_is_not_run(tmp_path: Path, model_type: str
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("place", ["attn_implementation", "_attn_implementation", "text_config.attn_implementation"])
+def test_a_kernel_of_the_hubs_is_not_fetched(tmp_path: Path, place: str) -> None:
+    """transformers fetches and runs what a config names by a repository's name, where `kernels` is installed."""
+    zoo.make("llava", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    *section, key = place.split(".")
+    (config[section[0]] if section else config)[key] = "someone/kernel"
+    settings = write_config(tmp_path, config)
+    for open_it in (loading.skeleton, loading.load, loading.family):
+        assert refusal(open_it, settings) == (
+            f"model.path: {tmp_path} asks for 'someone/kernel', code from the hub, for its attention; "
+            "set model.trust_remote_code: true to run it"
+        )
+    (config[section[0]] if section else config)[key] = "sdpa"
+    loading.skeleton(write_config(tmp_path, config))
+
+
 def test_internvls_first_layout_is_told_how_to_convert(tmp_path: Path) -> None:
     settings = write_config(tmp_path, {"model_type": "internvl_chat", "auto_map": {"AutoConfig": "a.B"}})
     for open_it in (loading.skeleton, loading.load):

@@ -93,6 +93,23 @@ def test_a_saved_one_opens_without_the_models_config_and_keeps_the_videos_settin
     )
 
 
+def test_a_tokenizer_with_code_of_its_own_is_refused_and_nobody_is_asked(
+    case: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would ask at a prompt, and run it for a yes; as it lies beside an adapter there is no config."""
+    processors.from_pretrained(str(case[1])).save_pretrained(tmp_path)
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()\nclass Planted: pass\n")
+    file = tmp_path / "tokenizer_config.json"
+    planted = {"tokenizer_class": "Planted", "auto_map": {"AutoTokenizer": ["planted.Planted", None]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | planted))
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        processors.from_pretrained(str(tmp_path))
+    assert asked == []
+    assert not (tmp_path / "trace").exists()
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_with_torchvision_auto_processor_decides(
     case: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, remote: bool

@@ -2,7 +2,8 @@
 
 A place may die (a killed process, a machine that is gone): its node is then given to another and goes on from what it
 left. A place may also be stopped, come back or not, and keep its node from all others meanwhile: the node is then tried
-again after all that can be run without it. A node that fails by itself is not tried again.
+again after all that can be run without it, and given up only once nothing else runs. A node that fails by itself is not
+tried again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from equipoise.recipe_reading import parse_recipe
 from equipoise.stopping import check
 from equipoise.tasks.plan import Node, Scoring
 
-#: How often a node whose place dies or is stopped is tried again.
+#: How often a node whose place dies, or is stopped while nothing else runs, is tried again.
 RETRIES = 3
 
 
@@ -157,6 +158,7 @@ def carry_out(
     """
     waiting, running, setbacks = list(nodes), dict[str, Node](), Counter[str]()
     prepared: dict[str, Work] = {}
+    told: dict[str, str] = {}
     concluded: set[str] = set()
 
     def begin(node: Node, work: Work) -> None:
@@ -195,15 +197,20 @@ def carry_out(
             if setback is None:
                 end(node, work, "done")
                 continue
+            if outcome.held is not None:
+                # The stopped place may come back and finish it, or be ended, while others run; none can hurry that.
+                prepared[node.name] = work
+                waiting.append(node)
+                if running:  # nor are they stopped for its sake
+                    if told.get(node.name) != setback:
+                        console.print(f"{node.name}: {setback}; tried again while others run", highlight=False)
+                    told[node.name] = setback
+                    continue
             setbacks[node.name] += 1
             if setbacks[node.name] > RETRIES:
                 raise RunError(f"{node.name}: given up after {RETRIES + 1} tries, at last: {setback}; {work.log}")
             console.print(f"{node.name}: {setback}; again, {setbacks[node.name]} of {RETRIES}", highlight=False)
             if outcome.held is None:
                 begin(node, work)
-            else:
-                # The stopped place may come back and finish it, or be ended, while others run; none can hurry that.
-                prepared[node.name] = work
-                waiting.append(node)
     finally:
         slots.stop()

@@ -136,6 +136,12 @@ def _config(settings: Model) -> PreTrainedConfig:
         raise RecipeError(
             f"model.path: {settings.path} brings code of its own; set model.trust_remote_code: true to run it"
         )
+    kernel = _kernel_of(raw)
+    if kernel is not None and not settings.trust_remote_code:
+        raise RecipeError(
+            f"model.path: {settings.path} asks for {kernel!r:.60}, code from the hub, for its attention; "
+            "set model.trust_remote_code: true to run it"
+        )
     config = _load(AutoConfig.from_pretrained, path, settings, trust_remote_code=settings.trust_remote_code)
     if getattr(config.get_text_config(), "is_encoder_decoder", False):
         raise RecipeError(
@@ -143,6 +149,18 @@ def _config(settings: Model) -> PreTrainedConfig:
             "a decoder such as OPT, Llama or Qwen is needed"
         )
     return config
+
+
+def _kernel_of(raw: dict[str, Any]) -> str | None:
+    """A repository that a config names where the name of an implementation should stand: transformers would run it."""
+    found: list[tuple[str, Any]] = list(raw.items())
+    while found:
+        key, value = found.pop()
+        if isinstance(value, dict):
+            found += [(key if "implementation" in key else str(inner), below) for inner, below in value.items()]
+        elif "implementation" in key and isinstance(value, str) and "/" in value:
+            return value
+    return None
 
 
 def _auto_class(config: PreTrainedConfig, settings: Model) -> Any:

@@ -18,7 +18,7 @@ def from_pretrained(path: str, trust_remote_code: bool = False) -> ProcessorMixi
     if not is_torchvision_available() and not trust_remote_code:
         cls = _class(path)
         if cls is not None and "video_processor" in cls.get_attributes():
-            processor: Any = _without_video(cls).from_pretrained(path)
+            processor: Any = _without_video(cls).from_pretrained(path, trust_remote_code=False)
             processor.video_settings = _video_settings(path)
             return processor
     return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -29,7 +29,7 @@ def _class(path: str) -> Any:
     name = _json(path, PROCESSOR_NAME).get("processor_class")
     if name:
         return processor_class_from_name(name)
-    return PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(path)), None)
+    return PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(path, trust_remote_code=False)), None)
 
 
 def _video_settings(path: str) -> dict[str, Any]:
