@@ -157,6 +157,7 @@ def _train(recipe: Path, directory: RunDirectory, out: Path, name: str) -> int:
     # One thread each way: a run beside other work would wait for the tokenizer's pool otherwise.
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, "EQUIPOISE_INDEX": str(out.resolve() / "index"), **quiet}
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training process ends as well
     with (out / f"{name}.log").open("a", encoding="utf-8") as printed:
         process = subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
         try:
@@ -164,6 +165,7 @@ def _train(recipe: Path, directory: RunDirectory, out: Path, name: str) -> int:
             return process.wait()
         finally:
             process.terminate()
+            signal.signal(signal.SIGTERM, before)
 
 
 def watch(process: subprocess.Popen, directory: RunDirectory, file: Path, pause: float = 1.0) -> None:
@@ -177,7 +179,7 @@ def watch(process: subprocess.Popen, directory: RunDirectory, file: Path, pause:
                 line = {"part": process.pid, "step": step, "rss": seen.memory_info().rss, "files": seen.num_fds()}
             except psutil.Error:  # it has just ended
                 return
-            if step is not None:
+            if step is not None and line["rss"]:  # none is held by one that has just ended
                 log.write(line)
     finally:
         log.close()
@@ -207,7 +209,6 @@ def main(given: Sequence[str]) -> None:
         names = arguments.schedules.split(",")
         if unknown := [name for name in names if name not in PLANS]:
             sys.exit(f"--schedules: found {', '.join(unknown)}; allowed: {', '.join(PLANS)}")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training process ends as well
         run(arguments.out, names, arguments.steps)
         return
     runs = load(arguments.out)

@@ -1,4 +1,4 @@
-"""What the runs of scripts/long_run.py came to: health of the logs, memory, step times, kappa; as Markdown, as a figure.
+"""What the runs of scripts/long_run.py came to: the logs, memory, step times, kappa; as Markdown and as a figure.
 
 Nothing here trains; it reads run directories, and the memory that was noted beside them.
 """
@@ -9,9 +9,8 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -29,6 +28,7 @@ NAMES = (
 )  # fmt: skip
 WINDOW = 1_000  # steps over which kappa is described
 BLOCKS = 15  # of equal length, over which memory is averaged before its slope is taken
+ENCODER = "projector"
 BOUND = 0.02  # the smallest factor that the defaults allow
 AT_BOUND, MOVE, SURE = 0.1, math.log(1.5), 0.01
 MIB = 2**20
@@ -95,7 +95,8 @@ def load_one(directory: RunDirectory, memory: Path) -> Run:
     assert steps is not None
     flaws, columns = read_log(directory.metrics_file, steps)
     timings = [line["step_seconds"] for line in directory.timings()]
-    lines = [json.loads(text) for text in memory.read_text().splitlines()] if memory.is_file() else []
+    noted = memory.read_text().splitlines() if memory.is_file() else []
+    lines = [line for line in map(json.loads, noted) if line["rss"] > 0]  # none of a process that has just ended
     held = Memory(*(np.array([line[key] for line in lines], dtype=float) for key in ("step", "rss", "files", "part")))
     sizes = {file.name: file.stat().st_size for file in (directory.metrics_file, directory.timings_file)}
     checkpoint = directory.newest_checkpoint()
@@ -107,7 +108,7 @@ def load_one(directory: RunDirectory, memory: Path) -> Run:
 
 
 def read_log(file: Path, steps: int) -> tuple[list[str], dict[str, np.ndarray]]:
-    """What is wrong with a log: lines that are no objects, steps that are missing or come twice, values that are null."""
+    """What is wrong with a log (lines that are no step's, steps missing or twice, values null), and its columns."""
     columns: dict[str, np.ndarray] = {}
     counts = np.zeros(steps + 1, dtype=int)
     broken, nulls = 0, dict[str, int]()
@@ -166,7 +167,7 @@ def memory_slope(memory: Memory, steps: int) -> Slope | None:
     x, y, groups = [], [], 0
     for part in np.unique(memory.parts):
         blocks = []
-        for begin, end in zip(edges, edges[1:]):
+        for begin, end in pairwise(edges):
             inside = (memory.parts == part) & (memory.steps > begin) & (memory.steps <= end)
             if inside.any():
                 blocks.append((memory.steps[inside].mean(), memory.rss[inside].mean()))
@@ -207,6 +208,8 @@ class Window:
         low, median, high: 10 %, 50 %, 90 % quantiles of log kappa; nan where none was measured.
         mean, spread: of log kappa.
         memory: autocorrelation of log kappa from one measurement to the next.
+        equal: median of log (kappa / (LLM's factor / encoder's factor)^2): log r, r the kappa that equal factors would
+            give, where drift is quadratic in the learning rate.
         at_bound: share of steps at which a factor is the smallest allowed.
         loss: mean.
     """
@@ -218,6 +221,7 @@ class Window:
     mean: float
     spread: float
     memory: float
+    equal: float
     at_bound: float
     loss: float
 
@@ -225,6 +229,7 @@ class Window:
 def windows(run: Run, size: int = WINDOW) -> list[Window]:
     """The run's whole windows, one after the other."""
     kappa, factor, loss = run.log_kappa, run.smallest_factor, run.column("loss")
+    equal = kappa - 2 * np.log(run.column("lr_factor/llm") / run.column(f"lr_factor/{ENCODER}"))
     made = int(np.flatnonzero(~np.isnan(loss))[-1]) + 1 if (~np.isnan(loss)).any() else 0
     found = []
     for end in range(size, made + 1, size):
@@ -236,7 +241,8 @@ def windows(run: Run, size: int = WINDOW) -> list[Window]:
             Window(
                 end, float(low), float(median), float(high),
                 float(values.mean()) if len(values) else np.nan, float(values.std()) if len(values) else np.nan,
-                _autocorrelation(values), float(np.mean(at_bound)), float(np.nanmean(loss[end - size : end])),
+                _autocorrelation(values), float(np.nanmedian(equal[end - size : end])) if len(values) else np.nan,
+                float(np.mean(at_bound)), float(np.nanmean(loss[end - size : end])),
             )
         )  # fmt: skip
     return found
@@ -311,9 +317,10 @@ def summary(runs: Sequence[Run]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *map(_machine_row, runs),
         "",
-        "| run | kappa, 2nd quarter | last quarter | std of log kappa by window | autocorrelation | at the bound, worst "
-        "window, longest | change over the 2nd half | p | loss, 2nd and last quarter | |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| run | kappa, 2nd quarter | last quarter | r in this run, likewise | std of log kappa by window "
+        "| autocorrelation | at the bound: all steps, worst window, longest stretch | change over the 2nd half | p "
+        "| loss, likewise | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_kappa_row(run, windows(run)) for run in runs),
     ]
     return "\n".join(rows)
@@ -344,6 +351,7 @@ def _kappa_row(run: Run, found: Sequence[Window]) -> str:
     cells = [
         _kappa(second),
         _kappa(last),
+        f"{_equal(second)}, {_equal(last)}" if spreads else "",
         f"{min(spreads):.2f} to {max(spreads):.2f}" if spreads else "",
         f"{np.mean([window.memory for window in found]):.2f}" if spreads else "",
         f"{bound.mean():.2%}, {max(window.at_bound for window in found):.1%}, {longest(bound)}"
@@ -365,6 +373,10 @@ def _kappa(part: Sequence[Window]) -> str:
     return f"{median:.2g} ({low:.2g} to {high:.2g})"
 
 
+def _equal(part: Sequence[Window]) -> str:
+    return f"{math.exp(np.median([window.equal for window in part])):.2g}"
+
+
 def _loss(part: Sequence[Window]) -> float:
     return float(np.mean([window.loss for window in part])) if part else math.nan
 
@@ -378,7 +390,9 @@ def figure(runs: Sequence[Run]) -> go.Figure:
     titles = [f"kappa, {run.name}" for run in measured] + ["loss", "resident memory", "milliseconds a step"]
     columns = 3
     rows = -(-len(titles) // columns)
-    drawn = make_subplots(rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.085)
+    drawn = make_subplots(
+        rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.085
+    )
     dress(drawn, 270 * rows)
     drawn.update_annotations(font_size=14)
     drawn.update_layout(

@@ -25,6 +25,7 @@ from equipoise.training.step_events import StepEvents
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("figures", "long_run_results", "long_run")
+STEPS = 250
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def stage(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_schedule_has_a_run_and_all_recipes_are_valid(script: ModuleType, tmp_path: Path) -> None:
-    recipes = [plan.recipe(tmp_path, 10) for plan in script.PLANS.values()]
+def test_every_schedule_has_a_run_and_all_recipes_are_valid(script: ModuleType, stage: Path) -> None:
+    recipes = [plan.recipe(stage, 10) for plan in script.PLANS.values()]
     assert {recipe.balance.modules.schedule for recipe in recipes} == set(SCHEDULES)
     assert {recipe.balance.modules.estimator for recipe in recipes} == {"per-sample", "exact", "sampled"}
     assert {recipe.balance.modules.controller for recipe in recipes} == {"paper", "servo"}
@@ -59,7 +60,7 @@ def test_every_schedule_has_a_run_and_all_recipes_are_valid(script: ModuleType, 
 
 
 @pytest.mark.parametrize("name", ["commit", "sampled"])
-def test_three_hundred_steps_leave_nothing_behind(
+def test_hundreds_of_steps_leave_nothing_behind(
     script: ModuleType, results: ModuleType, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Blocks of Python's allocator, which hold its objects, their numbers and their texts: as many late as early."""
@@ -68,22 +69,22 @@ def test_three_hundred_steps_leave_nothing_behind(
 
     def counted(self: StepEvents, args: Any, state: Any, control: Any, **others: Any) -> None:
         end_step(self, args, state, control, **others)
-        if state.global_step in (100, 300):
+        if state.global_step in (50, STEPS):
             gc.collect()
             blocks.append(sys.getallocatedblocks())
 
     monkeypatch.setattr(StepEvents, "on_step_end", counted)
     monkeypatch.setattr(training, "HISTORY", 20)  # full well before the first count
-    recipe = script.PLANS[name].recipe(stage, 300)
+    recipe = script.PLANS[name].recipe(stage, STEPS)
     run = training.train(recipe, tmp_path / name, Console(file=io.StringIO()))
-    assert (blocks[1] - blocks[0]) / 200 < 1  # the log entry of one step alone is about 60
-    flaws, columns = results.read_log(run.metrics_file, 300)
+    assert (blocks[1] - blocks[0]) / (STEPS - 50) < 5  # about 1 by chance; a step's log entry alone is 60
+    flaws, columns = results.read_log(run.metrics_file, STEPS)
     assert flaws == []
     assert np.isfinite(columns["loss"]).all()
     assert np.isfinite(columns["lr_factor/llm"]).all()
     assert np.nanmax(columns["window_span"]) <= 20 * (5 if name == "sampled" else 1)
-    state = json.loads((run.checkpoints / "checkpoint-300" / "trainer_state.json").read_text())
-    assert [entry["step"] for entry in state["log_history"]] == list(range(281, 301))
+    state = json.loads((run.checkpoints / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"]] == list(range(STEPS - 19, STEPS + 1))
 
 
 def test_a_run_that_was_broken_off_goes_on_and_one_that_is_done_stays(
@@ -223,7 +224,7 @@ def test_summary_and_figure(results: ModuleType) -> None:
     assert machine[1:6] == ["20,000", "none", "477 to 477", "0 (0 to 0)", "12 to 12"]
     assert machine[6:8] == ["10.0, 10.0", "1000"]
     kappa = [row for row in rows if row.startswith("| `commit` |")][1].split(" | ")
-    assert kappa[5] == "0.15%, 3.0%, 30"
+    assert kappa[6] == "0.15%, 3.0%, 30"
     assert kappa[-1] == "steady |"
     assert "20,000 of 20,000" in next(row for row in rows if row.startswith("| `feature-cd` |"))
     drawn = results.figure(runs)

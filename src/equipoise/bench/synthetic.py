@@ -122,8 +122,9 @@ def write_checkpoint(folder: Path, shape: Shape) -> None:
     size = {"height": shape.side, "width": shape.side}
     LlavaProcessor(
         image_processor=LlavaImageProcessorPil(size=size, crop_size=size),
-        tokenizer=words, patch_size=shape.patch, num_additional_image_tokens=1, vision_feature_select_strategy="default",
-        image_token=IMAGE_TOKEN, chat_template=chat_template(image=IMAGE_TOKEN),
+        tokenizer=words, patch_size=shape.patch, num_additional_image_tokens=1,
+        vision_feature_select_strategy="default", image_token=IMAGE_TOKEN,
+        chat_template=chat_template(image=IMAGE_TOKEN),
     ).save_pretrained(folder)  # fmt: skip
 
 

@@ -101,7 +101,7 @@ class RunDirectory:
         return _read_lines(self.timings_file)
 
     def last_step(self) -> int | None:
-        """The step of the newest whole line of `metrics.jsonl`; None where there is none. Reads the file's end alone."""
+        """The step of the newest whole line of `metrics.jsonl`, if any; only the file's end is read."""
         try:
             with self.metrics_file.open("rb") as log:
                 log.seek(0, 2)
