@@ -6,6 +6,7 @@ import json
 import math
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,32 @@ def test_a_recipe_in_place_of_its_run(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_open_wants_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is not a run directory: it has no recipe\.yaml"):
         RunDirectory.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ('{"step": 1}\n{"step": 2}\n{"step": 2, "validation_loss": 1.0}\n', 2),
+        ('{"step": 1}\n{"step": 2, "lo', 1),
+        ('{"step": 1}\n[2]\n{"loss": 1.0}\n{"step": "3"}\n', 1),
+        ('{"step": 1, "notes": "' + "x" * 70_000 + '"}\n{"step": 2}\n', 2),  # the end alone is read
+        ("", None),
+    ],
+)
+def test_last_step_is_that_of_the_newest_whole_line(tmp_path: Path, text: str, step: int | None) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.last_step() is None
+    run.metrics_file.write_text(text)
+    assert run.last_step() == step
+
+
+def test_rewinding_holds_one_line_at_a_time(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    line = json.dumps({"step": 1, **{f"value/{number}": 0.1 for number in range(100)}}) + "\n"
+    run.metrics_file.write_text(3000 * line)
+    tracemalloc.start()
+    run.rewind(1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert run.metrics_file.read_text() == 3000 * line
+    assert peak < len(line) * 300

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from equipoise.bench.contestants import Contestant, build
@@ -35,11 +36,24 @@ def loss_curves(
         notify(f"curves: {contestant.name}")
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-") as scratch:
             trainer: Any = build(contestant, stage, Path(scratch))
+            losses = _Losses()
+            trainer.add_callback(losses)
             trainer.args.logging_strategy, trainer.args.logging_steps = IntervalStrategy.STEPS, 1
             trainer.state.logging_steps = 1
             trainer.train()
-            curves[contestant.name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+            curves[contestant.name] = losses.seen
     return curves
+
+
+class _Losses(TrainerCallback):
+    """Keeps the loss of every step; a Trainer of ours keeps the newest log entries alone."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.seen.append(logs["loss"])
 
 
 def against_the_first(curves: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ Its tokenizer knows bytes alone, so that a text has as many tokens as letters, w
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,6 @@ from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
 
 SPECIAL = (PAD_TOKEN, "<|im_start|>", "<|im_end|>", IMAGE_TOKEN)
-SIDE, PATCH = 32, 8  # pixels
 IMAGES = 8
 PROMPT = 24  # letters of a question
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -54,10 +54,34 @@ class Size:
     tasks: int = 1
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a checkpoint is made of; by default what growth is measured on.
+
+    Attributes:
+        vocabulary: at least 260, the tokenizer's.
+        hidden, inner, layers: of the LLM, which has four heads.
+        tower, tower_layers: width and depth of the vision tower.
+        side, patch: of an image, in pixels.
+        spread: standard deviation of each matrix times the root of its number of inputs, so that what goes in matters
+            to what comes out; transformers' own first weights when None.
+    """
+
+    vocabulary: int = 8_192
+    hidden: int = 128
+    inner: int = 384
+    layers: int = 4
+    tower: int = 64
+    tower_layers: int = 2
+    side: int = 32
+    patch: int = 8
+    spread: float | None = None
+
+
 def make(folder: Path, size: Size, seed: int = 0) -> Recipe:
     """Write checkpoint and data of a size below a folder, and return their recipe, with the defaults of balance."""
     folder.mkdir(parents=True, exist_ok=True)
-    _checkpoint(folder / "model", size.vocabulary)
+    write_checkpoint(folder / "model", Shape(vocabulary=size.vocabulary))
     tasks: list[dict[str, Any]] = []
     for number in range(size.tasks):
         name = f"task-{number}"
@@ -72,30 +96,35 @@ def make(folder: Path, size: Size, seed: int = 0) -> Recipe:
     return parse_recipe(content, "the random-weight model")
 
 
-def _checkpoint(folder: Path, vocabulary: int) -> None:
+def write_checkpoint(folder: Path, shape: Shape) -> None:
+    """Write model and processor as a folder that transformers opens, the same one whenever called."""
     words = _tokenizer()
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-            image_size=SIDE, patch_size=PATCH,
+            hidden_size=shape.tower, intermediate_size=2 * shape.tower, num_hidden_layers=shape.tower_layers,
+            num_attention_heads=4, image_size=shape.side, patch_size=shape.patch,
         ),
         text_config=LlamaConfig(
-            hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
-            vocab_size=vocabulary, max_position_embeddings=4_096, pad_token_id=words.pad_token_id,
-            bos_token_id=None, eos_token_id=words.eos_token_id,
+            hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
+            num_attention_heads=4, num_key_value_heads=4, vocab_size=shape.vocabulary, max_position_embeddings=4_096,
+            pad_token_id=words.pad_token_id, bos_token_id=None, eos_token_id=words.eos_token_id,
         ),
-        image_seq_length=(SIDE // PATCH) ** 2, vision_feature_layer=-1,
+        image_seq_length=(shape.side // shape.patch) ** 2, vision_feature_layer=-1,
         image_token_index=token_id(words, IMAGE_TOKEN), tie_word_embeddings=False,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlavaForConditionalGeneration(config)
+        for weight in model.parameters() if shape.spread is not None else ():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=shape.spread / math.sqrt(weight[0].numel()))
     model.save_pretrained(folder)
-    size = {"height": SIDE, "width": SIDE}
+    size = {"height": shape.side, "width": shape.side}
     LlavaProcessor(
         image_processor=LlavaImageProcessorPil(size=size, crop_size=size),
-        tokenizer=words, patch_size=PATCH, num_additional_image_tokens=1, vision_feature_select_strategy="default",
-        image_token=IMAGE_TOKEN, chat_template=chat_template(image=IMAGE_TOKEN),
+        tokenizer=words, patch_size=shape.patch, num_additional_image_tokens=1,
+        vision_feature_select_strategy="default", image_token=IMAGE_TOKEN,
+        chat_template=chat_template(image=IMAGE_TOKEN),
     ).save_pretrained(folder)  # fmt: skip
 
 
@@ -112,10 +141,11 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 def _data(folder: Path, size: Size, draw: random.Random) -> None:
     """One task: random letters about random images."""
+    side = Shape().side
     folder.mkdir(parents=True)
     for number in range(IMAGES):
         image = f"{number}.png"
-        Image.frombytes("RGB", (SIDE, SIDE), draw.randbytes(3 * SIDE * SIDE)).save(folder / image)
+        Image.frombytes("RGB", (side, side), draw.randbytes(3 * side * side)).save(folder / image)
     rows = [
         {
             "image": f"{number % IMAGES}.png",

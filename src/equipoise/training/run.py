@@ -61,6 +61,9 @@ A_DAY = 24 * 60 * 60  # seconds that one process waits for another, which may in
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Those that are known to get the log under its own names."""
 
+HISTORY = 1000
+"""So many of the newest log entries a checkpoint holds: what transformers' model card reads."""
+
 
 def train(
     recipe: Recipe, folder: Path, console: Console, resume: bool = False, name: str | None = None
@@ -144,7 +147,7 @@ def _train(
             save_model(run.model, tuned, processor)
             if recipe.model.lora is not None and recipe.model.lora.merge:
                 save_model(run.merged, merged(tuned), processor)
-            write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
+            write_json(run.done_file, {"steps": run.last_step()})
     return run
 
 
@@ -193,6 +196,11 @@ class RunTrainer(DurableTrainer):
     """
 
     recipe: Recipe
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        # All of it is in metrics.jsonl; here it would grow by some kilobytes a step, in memory and in every checkpoint.
+        del self.state.log_history[:-HISTORY]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """As Trainer's where all samples are simply shuffled; else the mixture's."""

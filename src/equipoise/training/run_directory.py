@@ -25,7 +25,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ from equipoise.recipe_reading import load_recipe
 from equipoise.training.checkpoints import STATE, flaw_of
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary file beside it, synced, then renamed over it."""
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text, or parts of one, whole or not at all: a temporary file beside it, synced, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -113,6 +113,24 @@ class RunDirectory:
         """The lines of `timings.jsonl`, likewise."""
         return _read_lines(self.timings_file)
 
+    def last_step(self) -> int | None:
+        """The step of the newest whole line of `metrics.jsonl`, if any; only the file's end is read."""
+        try:
+            with self.metrics_file.open("rb") as log:
+                log.seek(0, 2)
+                log.seek(max(0, log.tell() - 65536))
+                lines = log.read().splitlines()
+        except OSError:
+            return None
+        for line in reversed(lines):
+            try:
+                step = json.loads(line)["step"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # half written, or not ours
+            if isinstance(step, int):
+                return step
+        return None
+
     def scores(self) -> dict[str, Any] | None:
         """The content of `scores.json`, None before an evaluation."""
         return json.loads(self.scores_file.read_text(encoding="utf-8")) if self.scores_file.is_file() else None
@@ -150,8 +168,7 @@ class RunDirectory:
     def rewind(self, step: int) -> None:
         """Drop what came after `step`: later log lines, checkpoints that are not whole, that the run was stopped."""
         for file in (self.metrics_file, self.timings_file):
-            kept = [line for line in _read_lines(file) if line["step"] <= step]
-            write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
+            write_atomically(file, _lines_until(file, step))
         for folder in self.checkpoints.glob("checkpoint-*"):
             if self.step_of(folder) > step:
                 shutil.rmtree(folder)
@@ -189,6 +206,19 @@ class LineLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _lines_until(path: Path, step: int) -> Iterator[str]:
+    """The log lines of no later step, one after the other: of a long run they are more than the memory holds."""
+    if path.is_file():
+        with path.open(encoding="utf-8") as log:
+            for text in log:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    return
+                if line["step"] <= step:
+                    yield text.rstrip("\n") + "\n"
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

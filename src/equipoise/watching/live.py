@@ -175,28 +175,9 @@ def _progress(folders: Sequence[Path]) -> str:
             done = sum(RunDirectory(node).done for node in nodes)
             parts.append(f"{name}{done} of {len(nodes)} runs begun are trained")
         else:
-            step = _last_step(RunDirectory(folder).metrics_file)
+            step = RunDirectory(folder).last_step()
             parts.append(f"{name}no step yet" if step is None else f"{name}step {step:,}")
     return "; ".join(parts)
-
-
-def _last_step(file: Path) -> int | None:
-    """Of the newest whole line; only the file's end is read."""
-    try:
-        with file.open("rb") as log:
-            log.seek(0, 2)
-            log.seek(max(0, log.tell() - 65536))
-            lines = log.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # half written, or not ours
-        if isinstance(step, int):
-            return step
-    return None
 
 
 def _waiting(folders: Sequence[Path]) -> Page:
