@@ -1,8 +1,8 @@
 """Runs with bad batches in them, for every schedule and weighter: what is left of them. Prints a table.
 
-    python tests/training/poisoned_runs.py [--steps N]
+    python tests/training/poisoned_runs.py [--steps N] [--weighters NAME,...]
 
-Each run tunes the tiny LLaVA of the tests for N steps (24), of which some are spoilt: a pixel that is nan, pixels that
+Each run tunes the tiny LLaVA of the tests for N steps (9), of which some are spoilt: a pixel that is nan, pixels that
 are infinite, labels that supervise nothing. A run is whole where every weight, every number of the optimizer's, the
 balance's and the weighter's state, and every loss of another step is finite, the spoilt steps were not made and no
 other step was left out, and the log is JSON by the letter. Beside it, what transformers' own Trainer makes of the same
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -49,6 +49,7 @@ def poisoned(folder: Path, steps: int, schedules: tuple[str, ...], weighters: tu
                     coordination=Coordination(schedule, every=1, samples=4, window=3),  # type: ignore[arg-type]
                     tasks=TaskWeighting(weighter, weights, window=2 if weighter in ("dwa", "igbv1") else None),
                 )  # fmt: skip
+                trainer.remove_callback(PrinterCallback)
                 trainer.train()
                 lines = bad.strict_lines(out)
                 unmade = {line["step"] for line in lines if "skipped_because" in line}
@@ -63,6 +64,7 @@ def poisoned(folder: Path, steps: int, schedules: tuple[str, ...], weighters: tu
                 found["others left out"] += len(unmade - set(spoil))
             if number == 0:
                 plain = bad.make(Trainer, checkpoint, dataset, folder / f"{how.__name__}-plain", spoil, steps)
+                plain.remove_callback(PrinterCallback)
                 plain.train()
                 found["plain runs"] += 1
                 found["plain whole"] += bad.finite(learning(plain))
@@ -72,12 +74,13 @@ def poisoned(folder: Path, steps: int, schedules: tuple[str, ...], weighters: tu
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--weighters", default=",".join(WEIGHTERS))
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="equipoise-poisoned-") as folder:
-        found = poisoned(Path(folder), arguments.steps, SCHEDULES, WEIGHTERS)
+        found = poisoned(Path(folder), arguments.steps, SCHEDULES, tuple(arguments.weighters.split(",")))
     for name, count in found.items():
         print(f"{name:>16}  {count}")
 

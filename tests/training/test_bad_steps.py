@@ -20,6 +20,7 @@ from equipoise.errors import DivergenceError
 from equipoise.modules.step_guard import LIMIT
 from training import _bad_batches as bad
 from training._compare import learning, same
+from training.poisoned_runs import poisoned
 
 COMMIT = Coordination("commit", every=1, samples=4, window=3)
 GRADIENTS = "the gradients of projector, llm are not finite"
@@ -65,11 +66,11 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_not_made(make, caplog, how
     ]
 
 
-def test_transformers_own_trainer_makes_the_step_and_loses_every_weight(make):
-    """What the test above guards against; should transformers change this, the promise here could be theirs."""
-    trainer = make(Trainer, spoil={3: bad.nan_pixel})
-    trainer.train()
-    assert not any(torch.isfinite(value).any() for value in learning(trainer).values())
+def test_a_sample_of_the_harness(tmp_path):
+    """Every run is whole; of transformers' own Trainer, should it change this, the promise here could be its."""
+    assert poisoned(tmp_path, 4, ("commit-clr",), ("igbv1",)) == {
+        "runs": 3, "whole": 3, "spoilt": 3, "made": 0, "others left out": 0, "plain runs": 3, "plain whole": 0,
+    }  # fmt: skip
 
 
 def test_an_attached_trainer_is_guarded_too(make):
@@ -118,6 +119,20 @@ def test_the_losses_after_a_bad_step_are_in_trainers_log(make):
     counts = {int(state["step"]) for state in trainer.optimizer.optimizer.state.values()}
     assert counts == {4}
     assert all(torch.isfinite(state["exp_avg_sq"]).all() for state in trainer.optimizer.optimizer.state.values())
+
+
+def test_an_infinite_loss_with_finite_gradients_is_logged_and_the_step_made(make):
+    class Offset(bad.Following):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            return super().compute_loss(*args, **kwargs) + (math.inf if self.state.global_step == 1 else 0.0)
+
+    trainer = make(Offset, spoil={}, steps=3, coordination=Coordination("constant", measure=False))
+    trainer.train()
+    lines = bad.strict_lines(Path(trainer.args.output_dir))
+    assert lines[1]["loss"] is None
+    assert lines[1]["not_finite"] == {"loss": "inf"}
+    assert not any("steps_skipped" in line for line in lines)
+    assert not same(trainer.after[1], trainer.after[0])
 
 
 # ------------------------------------------------------------------------------------------ runs that end
@@ -219,9 +234,8 @@ def test_a_models_own_mean_over_no_token_is_not_a_bad_number(make):
 # ------------------------------------------------------------------------------------------ tasks
 
 
-@pytest.mark.parametrize("weighter", ["dwa", "igbv1"])
-def test_a_bad_step_enters_no_weighters_state(make, dataset, weighter):
-    weighting = TaskWeighting(weighter, window=1)
+def test_a_bad_step_enters_no_weighters_state(make, dataset):
+    weighting = TaskWeighting("dwa", window=1)
     trainer = make(spoil={3: bad.nan_pixel}, samples=bad.two_tasks(dataset), tasks=weighting, steps=6)
     trainer.train()
     lines = bad.strict_lines(Path(trainer.args.output_dir))
@@ -229,10 +243,10 @@ def test_a_bad_step_enters_no_weighters_state(make, dataset, weighter):
     assert bad.sound(trainer._tasks.state_dict())
     for line in lines:
         assert all(value > 0 for key, value in line.items() if key.startswith("task_weight/"))
-    if weighter == "dwa":  # the losses of the two newest steps that were made and held the task
-        for name, kept in zip(trainer._tasks.names, trainer._tasks.state_dict()["weighter"]["losses"], strict=True):
-            made = [line[f"task_loss/{name}"] for n, line in enumerate(lines) if n != 2 and f"task_loss/{name}" in line]
-            assert kept == made[-2:]
+    # The losses of the two newest steps that were made and held the task.
+    for name, kept in zip(trainer._tasks.names, trainer._tasks.state_dict()["weighter"]["losses"], strict=True):
+        made = [line[f"task_loss/{name}"] for n, line in enumerate(lines) if n != 2 and f"task_loss/{name}" in line]
+        assert kept == made[-2:]
     odd = lines[2]["not_finite"]
     assert any(key.startswith("task_loss/") for key in odd)
 
@@ -272,7 +286,7 @@ def test_a_number_gone_bad_in_one_process_is_the_same_to_all(checkpoint, dataset
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*command, str(script), str(checkpoint), str(dataset), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     one, other = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
