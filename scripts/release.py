@@ -58,7 +58,9 @@ def bill(target: Path) -> int:
     command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "library", "--output-reproducible"]
     subprocess.run([*command, "--validate", "--of", "JSON", "-o", str(target)], check=True)
     components = json.loads(target.read_text(encoding="utf-8"))["components"]
-    bare = [one["name"] for one in components if not any(ref.get("hashes") for ref in one.get("externalReferences", ()))]
+    bare = [
+        one["name"] for one in components if not any(ref.get("hashes") for ref in one.get("externalReferences", ()))
+    ]
     if bare:
         sys.exit(f"{target}: no hashes of {', '.join(bare)}")
     return len(components)

@@ -28,7 +28,7 @@ processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 cores=${SLURM_CPUS_PER_TASK:-1}
 export SRUN_CPUS_PER_TASK=$cores # srun does not take it from sbatch any more
 export OMP_NUM_THREADS=$((cores / processes > 0 ? cores / processes : 1))
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 20000))
 
 reached() { # which checkpoints there are

@@ -13,11 +13,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-import simulate_plan as plans  # noqa: E402
-from simulated_cluster import Faults, Try, VirtualCluster  # noqa: E402
+import simulate_plan as plans
+from simulated_cluster import Faults, Try, VirtualCluster
 
-from equipoise.balancing import execution  # noqa: E402
-from equipoise.tasks.plan import Node  # noqa: E402
+from equipoise.balancing import execution
+from equipoise.tasks.plan import Node
 
 HARSH = Faults(between=12.0, silent=0.2)
 

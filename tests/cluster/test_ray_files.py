@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_the_version_of_ray_is_the_tested_one(cluster: dict[str, Any]) -> None:
 def test_the_head_runs_nothing_and_a_run_fits_a_worker(cluster: dict[str, Any]) -> None:
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     words = shlex.split(read("ray_job.yaml")["spec"]["entrypoint"])
-    options = dict(zip(words, words[1:], strict=False))
+    options = dict(pairwise(words))
     [workers] = cluster["workerGroupSpecs"]
     [container] = workers["template"]["spec"]["containers"]
     limits = container["resources"]["limits"]

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-import audit  # noqa: E402
+import audit
 
 HOLE = {"id": "PYSEC-1", "fix_versions": ["3.0"]}
 CONTROL = {"name": "jinja2", "version": "2.4.1", "vulns": [HOLE]}
@@ -71,5 +71,3 @@ def test_no_answer_is_said_and_is_no_pass(
     assert said.startswith("not audited: no answer (")
     assert reason in said
     assert audit.main(["--required"]) == 1
-
-
