@@ -110,6 +110,11 @@ def test_an_override_of_any_size_is_refused_with_a_line(override, recipe):
     mistake(recipe, override)
 
 
+@pytest.mark.parametrize("key", ["function-", "constrained-float", "dict[str,", "train.function-after"])
+def test_an_unknown_key_may_look_like_one_of_pydantics_words(key, recipe):
+    assert f"{key}: unknown key; " in mistake(recipe, f"{key}=1")
+
+
 @pytest.mark.parametrize("option", ["image_folder=[1]", "image_folder={1: a, b: c}", "image_folder=5"])
 def test_an_option_of_another_kind_is_refused(option, recipe, tmp_path):
     from equipoise.data.tasks import read_task
