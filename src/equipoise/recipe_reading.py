@@ -22,6 +22,7 @@ from equipoise.texts import shown
 from equipoise.yaml_reading import PlainLoader, load
 
 LARGEST = 1_000_000  # bytes of a recipe
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's words for a key that is not there
 LEVELS = 20  # of keys in an override
 LONGEST = 1_000  # letters of a message
 
@@ -137,7 +138,9 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
     errors = error.errors(include_url=False)
     # A setting that is a number or a map reports both readings; a map's own error says more than "not a number".
     first = next((e for e in errors if not (e["type"] == "float_type" and isinstance(e.get("input"), dict))), errors[0])
-    location = [str(part) for part in first["loc"] if not _is_branch(part)]
+    *above, last = first["loc"] or ("",)
+    unknown = first["type"] in UNKNOWN  # which may look like anything
+    location = [str(part) for part in (*above, last) if not _is_branch(part) or (unknown and part is last)]
     return _one_line(_sentence(first, location, ".".join(_named(location, content))))
 
 
@@ -151,7 +154,7 @@ def _named(location: list[str], content: dict[str, Any]) -> list[str]:
 
 
 def _sentence(first: Any, location: list[str], path: str) -> str:
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in UNKNOWN:
         allowed = _keys_at(location[:-1])
         return f"{path}: unknown key; {_hint(location[-1], allowed)}allowed: {', '.join(allowed)}"
     if first["type"] == "missing":

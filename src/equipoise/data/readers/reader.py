@@ -35,7 +35,7 @@ class Flaw:
 
     def line(self, task: str) -> str:
         """The flaw as one line, whatever the file has for an id or a path, and however long these are."""
-        return printable(f"task {task}: sample {self.id:.200}: {self.path:.1000}: {self.reason:.1000}")
+        return printable(f"task {task}: sample {self.id!s:.200}: {self.path:.1000}: {self.reason:.1000}")
 
 
 class Unusable(ValueError):
