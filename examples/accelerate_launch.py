@@ -59,3 +59,4 @@ trainer.train()
 if processes.is_main_process:
     last = trainer.state.log_history[-2]
     print({name: value for name, value in last.items() if name.startswith(("kappa", "task_"))})
+processes.destroy_process_group()

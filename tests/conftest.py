@@ -1,5 +1,5 @@
-"""What all tests share: no network, one thread, seeded generators, property tests that repeat,
-forked commands, and a browser."""
+"""What all tests share: no network, one thread, seeded generators, property tests that repeat, a tiny checkpoint and
+data, forked commands, and a browser."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from report._browser import Browser, start
+from training import _checkpoint as tiny
 
 COMMANDS = Path(__file__).parent / "evaluation" / "_forked_commands.py"
 #: All is imported before the first command is a fork.
@@ -40,6 +41,18 @@ def _index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA with random weights."""
+    return tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions about squares of two colours: to train on, six for validation, eight to test."""
+    return tiny.make_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from rich.console import Console
 from equipoise import cli
 from equipoise.bench import run
 from equipoise.bench.contestants import REFERENCE, line_up
+from equipoise.bench.fidelity import Agreement
 from equipoise.recipe_reading import load_recipe
 from training import _checkpoint as tiny
 
@@ -69,6 +70,22 @@ def test_other_parts_stay(recipe: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert found["squares"]["memory"]["peaks"] == {REFERENCE.name: {"steps": 1, "process": 1, "device": None}}
     assert "trl is not installed; its SFTTrainer is left out" in printed.getvalue()
     assert "beyond the loaded model" in printed.getvalue()
+
+
+def test_a_broken_off_fidelity_keeps_its_whole_seeds(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(_: Any, __: int, seed: int, ___: Any) -> dict[str, Agreement]:
+        if seed == 1:
+            raise KeyboardInterrupt
+        return {"default": Agreement(losses=[(0.5, 0.25)])}
+
+    monkeypatch.setattr(run, "watch", watch)
+    with pytest.raises(KeyboardInterrupt):
+        run.bench(["fidelity"], {"squares": load_recipe(recipe)}, tmp_path, Console(file=io.StringIO()))
+    found = json.loads((tmp_path / "bench.json").read_text())["squares"]["fidelity"]
+    assert list(found["seeds"]["default"]) == ["0"]
+    assert found["pooled"]["default"]["largest_loss_difference"] == 0.25
 
 
 def test_mistakes(command: Command, recipe: Path, tmp_path: Path) -> None:

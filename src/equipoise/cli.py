@@ -367,6 +367,15 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+    finally:
+        _leave_group()
+
+
+def _leave_group() -> None:
+    """A process that a launcher started must leave its group: ended inside one, gloo's threads may abort it."""
+    distributed = sys.modules.get("torch.distributed")  # imported only where a command needed it
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

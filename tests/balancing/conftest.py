@@ -16,12 +16,6 @@ from balancing import _mixture as mixture
 from equipoise.balancing.run import Balancing, balance
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
-from training import _checkpoint as tiny
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -16,17 +16,6 @@ from equipoise.data.collate import Collator
 from equipoise.data.readers import jsonl
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
-from training import _checkpoint as tiny
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from transformers import LlavaForConditionalGeneration
 
@@ -11,7 +9,6 @@ from equipoise.data.collate import Collator
 from equipoise.models.embedded import smol_vlm
 from equipoise.models.loading import load_processor
 from equipoise.recipe import Model
-from training import _checkpoint as tiny
 
 
 @pytest.fixture(scope="session")
@@ -22,14 +19,3 @@ def model() -> LlavaForConditionalGeneration:
 @pytest.fixture(scope="session")
 def collator() -> Collator:
     return Collator(load_processor(Model(path="embedded:smol-vlm")))
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight test samples, six for validation, about squares of two colours."""
-    return tiny.make_dataset(tmp_path_factory.mktemp("dataset"))

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from equipoise import cli
 from equipoise.training.run_directory import RunDirectory
 from evaluation._runs import files, finished_run, rows
 
@@ -71,3 +74,15 @@ def test_one_process_ends_what_two_began(make_run, command: Command, tmp_path: P
     assert command("evaluate", begun.path, "--batch-size", "1", log=str(log))["status"] == 0
     assert rows(log) == [["answers", 1]] * (8 - sum(kept) + 8)  # the shuffled ones were not begun
     assert results(begun) == results(one)
+
+
+def test_a_command_leaves_its_group(monkeypatch, capsys):
+    """A gloo process that ends inside its group may abort."""
+    for name in ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # main() sets them; this puts them back
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    monkeypatch.setattr(sys, "argv", ["equipoise", "evaluate", "--help"])
+    with warnings.catch_warnings(), pytest.raises(SystemExit):
+        cli.main()
+    assert not torch.distributed.is_initialized()
+    assert "Generate and score" in capsys.readouterr().out

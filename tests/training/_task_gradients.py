@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
@@ -92,3 +93,4 @@ def main(checkpoint: str, out: str, batch_size: str, accumulation: str, weightin
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    PartialState().destroy_process_group()  # a gloo process that ends inside its group may abort

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch.utils.data import SequentialSampler
 from transformers import TrainingArguments
 
@@ -60,3 +61,4 @@ def main(checkpoint: str, data: str, out: str, batch_size: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    PartialState().destroy_process_group()  # a gloo process that ends inside its group may abort

@@ -17,16 +17,6 @@ from training import _checkpoint as tiny
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_dataset(tmp_path_factory.mktemp("dataset"))
-
-
-@pytest.fixture(scope="session")
 def make_recipe(checkpoint: Path, dataset: Path) -> Callable[..., Recipe]:
     """A recipe from coordination settings and training settings."""
 

@@ -84,9 +84,10 @@ def bench(
         for part in [part for part in PARTS if part in what and part != "growth"]:
             length = steps if steps is not None and part != "memory" else LENGTHS[part]
             console.rule(f"{subject}: {part}")
+            result: dict[str, Any] = {}
             with _progress(console) as notify:
-                result = _measure(part, recipe, length, seeds, notify)
-            keep(subject, part, length, result)
+                for result in _measure(part, recipe, length, seeds, notify):
+                    keep(subject, part, length, result)
             _print(part, result, console)
     if "growth" in what:
         length = steps or LENGTHS["growth"]
@@ -98,27 +99,30 @@ def bench(
     return file
 
 
-def _measure(part: str, recipe: Recipe, length: int, seeds: Sequence[int], notify: Notify) -> dict[str, Any]:
+def _measure(part: str, recipe: Recipe, length: int, seeds: Sequence[int], notify: Notify) -> Iterator[dict[str, Any]]:
+    """One part's result; what takes hours gives one after each seed, of all seeds until then."""
+    named = {"recipe": recipe.to_yaml()}
     if part == "steps":
         costs = step_costs(time_steps(recipe, line_up(), length, notify))
-        return {"recipe": recipe.to_yaml(), "costs": {name: cost.as_dict() for name, cost in costs.items()}}
-    if part == "curves":
+        yield {**named, "costs": {name: cost.as_dict() for name, cost in costs.items()}}
+    elif part == "curves":
         plain = [contestant for contestant in line_up() if not contestant.balances]
-        return {"recipe": recipe.to_yaml(), "curves": against_the_first(loss_curves(recipe, plain, length, notify))}
-    if part == "memory":
+        yield {**named, "curves": against_the_first(loss_curves(recipe, plain, length, notify))}
+    elif part == "memory":
         peaks = {}
         for contestant in line_up():
             notify(f"memory: {contestant.name}")
             peaks[contestant.name] = peak_of(recipe, contestant, length)
-        return {"recipe": recipe.to_yaml(), "peaks": memory_ratios(peaks)}
-    pooled: dict[str, Agreement] = {}
-    by_seed: dict[str, dict[str, Any]] = {}
-    for seed in seeds:
-        for name, agreement in watch(recipe, length, seed, notify).items():
-            by_seed.setdefault(name, {})[str(seed)] = agreement.as_dict()
-            pooled.setdefault(name, Agreement()).add(agreement)
-    figures = {name: agreement.figures() for name, agreement in pooled.items()}
-    return {"recipe": recipe.to_yaml(), "pooled": figures, "seeds": by_seed}
+        yield {**named, "peaks": memory_ratios(peaks)}
+    else:
+        pooled: dict[str, Agreement] = {}
+        by_seed: dict[str, dict[str, Any]] = {}
+        for seed in seeds:
+            for name, agreement in watch(recipe, length, seed, notify).items():
+                by_seed.setdefault(name, {})[str(seed)] = agreement.as_dict()
+                pooled.setdefault(name, Agreement()).add(agreement)
+            figures = {name: agreement.figures() for name, agreement in pooled.items()}
+            yield {**named, "pooled": figures, "seeds": by_seed}
 
 
 def _print(part: str, result: Mapping[str, Any], console: Console) -> None:
