@@ -2,7 +2,7 @@
 
     python tests/fuzz/run.py --cases 100000             # the figures of docs/reliability.md; half an hour on one core
     python tests/fuzz/run.py --cases 2000 --only recipe # what has "recipe" in its name
-    python tests/fuzz/run.py --cases 100000             # the figures of docs/reliability.md; half an hour on a core
+    python tests/fuzz/run.py --out FOLDER --workers 4   # in four processes; the same command goes on where it stopped
 
 A case is made by Hypothesis: a file in its right form with bytes or values spoiled, or one of the hostile ones that are
 listed in tests/fuzz. The product is called as the commands call it. A case ends in one of these ways:
