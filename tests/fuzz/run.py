@@ -2,6 +2,7 @@
 
     python tests/fuzz/run.py --cases 100000             # the figures of docs/reliability.md; half an hour on one core
     python tests/fuzz/run.py --cases 2000 --only recipe # what has "recipe" in its name
+    python tests/fuzz/run.py --out FOLDER --workers 4   # in four processes; the same command goes on where it stopped
 
 A case is made by Hypothesis: a file in its right form with bytes or values spoiled, or one of the hostile ones that are
 listed in tests/fuzz. The product is called as the commands call it. A case ends in one of these ways:
@@ -22,13 +23,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from fuzz._surfaces import SURFACES  # noqa: E402
 
 CHUNK = 20_000  # cases of one process
 SILENCE = 240.0  # seconds without a finished case after which a process is killed: it waits, or computes in C
+PAUSE = 0.2  # seconds between two looks at a process
 FEW = 50  # cases of a surface at the least
 
 
@@ -121,14 +124,18 @@ def _process(name: str, seed: int, cases: int) -> tuple[dict[str, Any] | None, s
 
 
 def _wait(process: subprocess.Popen[bytes], file: Path) -> str:
-    """Wait for the end, or end it when it says nothing any more."""
-    changed, last = time.monotonic(), 0
+    """Wait for the end, or end it when it says nothing any more.
+
+    Looks are counted, and not the clock's seconds: whoever stops this for a while stops both.
+    """
+    looks, last = 0, 0
     while process.poll() is None:
-        time.sleep(0.2)
+        time.sleep(PAUSE)
+        looks += 1
         state = file.stat().st_mtime_ns if file.exists() else 0
         if state != last:
-            changed, last = time.monotonic(), state
-        elif time.monotonic() - changed > SILENCE:
+            looks, last = 0, state
+        elif looks * PAUSE > SILENCE:
             process.kill()
             process.wait()
             return f"killed after {SILENCE:g} s in one case"
@@ -167,6 +174,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="surfaces whose names hold this")
+    parser.add_argument("--out", type=Path, help="a folder; surfaces that are in it already are not run again")
     parser.add_argument("--workers", type=int, default=1, help="processes at once")
     options = parser.parse_args()
     chosen = [surface for surface in SURFACES if options.only in surface.name]
@@ -175,7 +183,13 @@ def main() -> int:
     began = time.monotonic()
 
     def run(surface: Surface, cases: int) -> Row:
+        file = None if options.out is None else options.out / f"{re.sub(r'[^a-z]+', '-', surface.name.lower())}.json"
+        if file is not None and file.is_file():
+            return Row(**json.loads(file.read_text(encoding="utf-8")))
         row = run_surface(surface, cases, options.seed)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(asdict(row), indent=2), encoding="utf-8")
         took = time.monotonic() - began
         found = [f"--- {surface.name}\n{failure}\n" for failure in row.failures[:10]]
         lines = [f"{surface.name}: {row.cases:,} cases, {took:,.0f} s so far", *found]

@@ -317,8 +317,8 @@ def test_keys_that_come_twice_in_json_are_the_last(tmp_path):
     assert sample.turns[-1].text == "b"
 
 
-def test_a_million_keys_are_read(tmp_path):
+def test_hundreds_of_thousands_of_keys_are_read(tmp_path):
     file = io.StringIO()
-    json.dump({**ROW, **{f"k{number}": 0 for number in range(1_000_000)}}, file)
+    json.dump({**ROW, **{f"k{number}": 0 for number in range(200_000)}}, file)
     (tmp_path / "train.jsonl").write_text(file.getvalue())
     assert len(list(jsonl.read("own", "train", tmp_path))) == 1
