@@ -130,7 +130,7 @@ def loss_sum(model: nn.Module, batch: tiny.Batch) -> torch.Tensor:
 
 def divided(model: nn.Module, keeps: bool = False, hybrid: bool = False) -> nn.Module:
     """Each layer of tower and LLM a group of its own, the rest the root's."""
-    options: dict[str, Any] = {"reshard_after_forward": not keeps}
+    options: dict[str, Any] = {"reshard_after_forward": False} if keeps else {}  # by default all but the root's
     if hybrid and torch.distributed.get_world_size() == 4:
         options["mesh"] = init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "parts"))
     for name, module in list(model.named_modules()):
