@@ -1,8 +1,8 @@
 """The same script on one process and on several. `accelerate launch --num_processes N accelerate_launch.py [STEPS]`
 
-Modules (`commit`) and tasks are balanced over the samples of all processes, which find the same kappa and learning rates
-to the bit. accelerate starts several on GPUs; on CPUs, `torchrun --nproc_per_node N accelerate_launch.py` does. Plain
-`python accelerate_launch.py` is one.
+Modules (`commit`) and tasks are balanced over the samples of all processes, which find the same kappa and learning
+rates to the bit. accelerate starts several on GPUs; on CPUs, `torchrun --nproc_per_node N accelerate_launch.py` does.
+Plain `python accelerate_launch.py` is one.
 """
 
 import random

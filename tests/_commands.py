@@ -14,7 +14,13 @@ from equipoise import cli
 
 #: Arguments to status, output and errors.
 Run = Callable[..., tuple[int, str, str]]
-MAIN_SETS = ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
+MAIN_SETS = (
+    "TOKENIZERS_PARALLELISM",
+    "TRANSFORMERS_VERBOSITY",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "TQDM_DISABLE",
+    "TORCH_CPP_LOG_LEVEL",
+)
 
 
 def runner(command: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Run:

@@ -55,7 +55,13 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def equipoise(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Command:
     """Run `equipoise ARGUMENTS...` in this process."""
-    for name in ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+    for name in (
+        "TOKENIZERS_PARALLELISM",
+        "TRANSFORMERS_VERBOSITY",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "TQDM_DISABLE",
+        "TORCH_CPP_LOG_LEVEL",
+    ):
         monkeypatch.setenv(name, os.environ.get(name, "1"))  # main() sets them; this puts them back
 
     def run(*arguments: object) -> Ended:

@@ -45,7 +45,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Command:
     """Run `equipoise evaluate ARGUMENTS...` in this process; returns its status and what it printed."""
-    for name in ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+    for name in (
+        "TOKENIZERS_PARALLELISM",
+        "TRANSFORMERS_VERBOSITY",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "TQDM_DISABLE",
+        "TORCH_CPP_LOG_LEVEL",
+    ):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # main() sets them; this puts them back
     monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", False)  # it was imported too early to be told
     monkeypatch.setattr(cli, "console", Console(markup=False, width=400))

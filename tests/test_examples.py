@@ -62,9 +62,7 @@ LAUNCHERS = {
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_accelerate_launch_balances_modules_and_tasks_in_any_number_of_processes(
-    processes: int, tmp_path: Path
-) -> None:
+def test_accelerate_launch_balances_modules_and_tasks_in_any_process(processes: int, tmp_path: Path) -> None:
     output = run("accelerate_launch.py", tmp_path, LAUNCHERS[processes])
     lines = (tmp_path / "runs/accelerate_launch/metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2

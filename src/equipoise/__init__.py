@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.recipe import Coordination, TaskWeighting
 
-if Path(sys.argv[0]).name != "equipoise":
+if Path(sys.argv[0]).name not in ("equipoise", "-m"):  # -m is what python -m equipoise is called while it begins
     # Registers our classes, so that from_pretrained opens a run's model after `import equipoise`. The command line
     # imports them with the first model instead: transformers takes seconds, and --help should not.
     import equipoise.models as _registered  # noqa: F401

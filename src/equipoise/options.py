@@ -49,7 +49,7 @@ def require_one(command: str) -> None:
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":
         raise RunError(
-            f"found {processes} processes; equipoise {command} takes no launcher (torchrun, accelerate): start it by itself"
+            f"found {processes} processes; equipoise {command} takes no launcher (torchrun ...): start it by itself"
         )
 
 

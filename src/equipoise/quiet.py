@@ -12,6 +12,7 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of a setting that is ours
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # their bars would fill a log file
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")

@@ -78,7 +78,13 @@ def test_one_process_ends_what_two_began(make_run, command: Command, tmp_path: P
 
 def test_a_command_leaves_its_group(monkeypatch, capsys):
     """A gloo process that ends inside its group may abort."""
-    for name in ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+    for name in (
+        "TOKENIZERS_PARALLELISM",
+        "TRANSFORMERS_VERBOSITY",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "TQDM_DISABLE",
+        "TORCH_CPP_LOG_LEVEL",
+    ):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # main() sets them; this puts them back
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     monkeypatch.setattr(sys, "argv", ["equipoise", "evaluate", "--help"])

@@ -1,6 +1,6 @@
 """Starts a command once in each of several processes, as torchrun does, but as forks of one that has imported all.
 
-Where one of them ends with an error, the others are ended too (SIGTERM), after the second that torchrun takes to see it.
+Where one of them ends with an error, the others are ended too (SIGTERM), a moment later, as torchrun does it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 MERCY = 1.0  # seconds that the others have
@@ -29,26 +30,23 @@ def fork_group(command: dict[str, Any], execute: Callable[[dict[str, Any]], None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    printed = [tempfile.TemporaryFile() for _ in range(count)]
     children = []
-    for number in range(count):
-        child = os.fork()
-        if child == 0:
-            os.environ.update(
-                RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-            )  # fmt: skip
-            os.dup2(printed[number].fileno(), 1)
-            os.dup2(printed[number].fileno(), 2)
-            _be(command, number, execute)
-        children.append(child)
-    statuses = _wait(children)
-    texts = []
-    for file in printed:
-        file.seek(0)
-        texts.append(file.read().decode(errors="replace"))
-        file.close()
-    return {"statuses": statuses, "printed": texts}
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [Path(folder) / str(number) for number in range(count)]
+        for number in range(count):
+            child = os.fork()
+            if child == 0:
+                os.environ.update(
+                    RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+                    MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                )  # fmt: skip
+                file = os.open(printed[number], os.O_CREAT | os.O_WRONLY)
+                os.dup2(file, 1)
+                os.dup2(file, 2)
+                _be(command, number, execute)
+            children.append(child)
+        statuses = _wait(children)
+        return {"statuses": statuses, "printed": [file.read_text(errors="replace") for file in printed]}
 
 
 def _be(command: dict[str, Any], number: int, execute: Callable[[dict[str, Any]], None]) -> None:

@@ -104,10 +104,9 @@ def agreed(state: PartialState) -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    if state.num_processes == 1:
-        failed = [error is not None]
-    else:
-        failed = gather_object([error is not None])
+    failed = [error is not None]
+    if state.num_processes > 1:
+        failed = gather_object(failed)
     if not any(failed):
         return
     if error is None or failed.index(True) != state.process_index:

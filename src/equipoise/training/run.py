@@ -132,12 +132,13 @@ def _train(
             raise DataError(str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from error
         finally:
             report.close()
-    tuned = trainer.accelerator.unwrap_model(trainer.model)
+    tuned, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    assert isinstance(processor, ProcessorMixin)
     with agreed(state):
         if first:
-            _save_model(run.model, tuned, trainer.processing_class)
+            _save_model(run.model, tuned, processor)
             if recipe.model.lora is not None and recipe.model.lora.merge:
-                _save_model(run.merged, merged(tuned), trainer.processing_class)
+                _save_model(run.merged, merged(tuned), processor)
             write_json(run.done_file, {"steps": run.metrics()[-1]["step"]})
     return run
 
