@@ -31,9 +31,8 @@ def lose(command: Command, start: Start, folder: Path, count: int, chance: rando
                 tally.faults.append(f"process {lost} lost after step {step}: statuses {died['statuses']}")
             done = start(*command.line(run, resume=True), processes=PROCESSES)
             if any(done["statuses"]):
-                tally.faults.append(
-                    f"does not go on after step {step}: {done['statuses']}, {done['printed'][0][-1500:]}"
-                )
+                printed = "\n".join(done["printed"])
+                tally.faults.append(f"does not go on after step {step}: {done['statuses']}, {printed[-1500:]}")
             elif results(run) == expected:
                 tally.same += 1
             else:
