@@ -94,7 +94,9 @@ def close(command: Command, start: Start, folder: Path, count: int, chance: rand
             run.mkdir(exist_ok=True)
             environment = {"EQUIPOISE_INDEX": str(place / "index"), "COLUMNS": "400"}
             ended = start(
-                *command.line(run), environment=environment, signal=[chance.uniform(0, command.life), signal.SIGKILL]
+                *command.line(run),
+                environment=environment,
+                signal=[chance.uniform(0, 0.9 * command.life), signal.SIGKILL],
             )
             if ended["status"] == 0:
                 continue
