@@ -101,7 +101,7 @@ def close(command: Command, start: Start, folder: Path, count: int, chance: rand
             if ended["status"] == 0:
                 continue
             tally.signals += 1
-            if number % 2:
+            if number % 2 == 0:
                 with read_only(run):
                     ended = start(*command.line(run, resume=True), environment=environment)
                 _expect_line(tally, ended, "Read-only file system")

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     header = ["kind", "command", "disturbed", "runs", "same bytes", *MOMENTS, "faults", "seconds"]
     with tempfile.TemporaryDirectory() as temporary, forked_commands() as start:
         folder = Path(temporary)
+        folder.chmod(0o755)  # others may read what they may not write
         made = {command.name: command for command in commands(folder, start, names)}
         for command in made.values():
             print(f"{command.name}: {command.life:.2f} s of processor time undisturbed", flush=True)
