@@ -85,6 +85,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_bit_for_bit
     assert same(weights(killed.model), weights(whole.model))
 
 
+@pytest.mark.slow
 def test_one_process_that_is_asked_to_stop_stops_all_after_the_same_step(recipe, train: Group, tmp_path: Path):
     file = recipe("stopped")
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
