@@ -94,12 +94,14 @@ def close(command: Command, start: Start, folder: Path, count: int, chance: rand
             run.mkdir(exist_ok=True)
             environment = {"EQUIPOISE_INDEX": str(place / "index"), "COLUMNS": "400"}
             ended = start(
-                *command.line(run), environment=environment, signal=[chance.uniform(0, command.life), signal.SIGKILL]
+                *command.line(run),
+                environment=environment,
+                signal=[chance.uniform(0, 0.9 * command.life), signal.SIGKILL],
             )
             if ended["status"] == 0:
                 continue
             tally.signals += 1
-            if number % 2:
+            if number % 2 == 0:
                 with read_only(run):
                     ended = start(*command.line(run, resume=True), environment=environment)
                 _expect_line(tally, ended, "Read-only file system")

@@ -11,6 +11,7 @@
 | `full` | a tmpfs of a random size | status 2 and one line; with room, the same bytes |
 | `closed` | a killed run's folder is read-only, or somebody else's | status 2 and one line; later the same bytes |
 | `corrupt` | each file of the newest checkpoint flipped, cut, deleted | it is passed over in a line; the same bytes |
+| `rank` | one of two processes is killed after some step | both end, with a status; the bytes of two undisturbed |
 
 Each command runs as a fork of one process that has imported everything, on a tiny random model, on one thread. Instants
 are of its processor time, so that a busy machine moves none. The same bytes: of every file that the run leaves, but
@@ -30,7 +31,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _forked import forked_commands
-from faults import _corruption, _disk, _kills
+from faults import _corruption, _disk, _kills, _ranks
 from faults._commands import MOMENTS, Command, Start, commands
 from faults._kills import Tally
 
@@ -43,6 +44,7 @@ KINDS: dict[str, tuple[Disturb, dict[str, int]]] = {
     "full": (_disk.fill, {"train": 20, "evaluate": 5, "balance": 10, "compare": 10}),
     "closed": (_disk.close, {"train": 8, "evaluate": 4, "balance": 4, "compare": 4}),
     "corrupt": (_corruption.corrupt, {"train": 1000}),
+    "rank": (_ranks.lose, {"train": 10}),
 }
 
 
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     header = ["kind", "command", "disturbed", "runs", "same bytes", *MOMENTS, "faults", "seconds"]
     with tempfile.TemporaryDirectory() as temporary, forked_commands() as start:
         folder = Path(temporary)
+        folder.chmod(0o755)  # others may read what they may not write
         made = {command.name: command for command in commands(folder, start, names)}
         for command in made.values():
             print(f"{command.name}: {command.life:.2f} s of processor time undisturbed", flush=True)

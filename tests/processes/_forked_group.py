@@ -28,7 +28,7 @@ def fork_group(command: dict[str, Any], execute: Callable[[dict[str, Any]], None
     - `script`: the name of another module here, and the arguments of its `main`, likewise,
     - `pretends`: whether accelerate takes this CPU for an accelerator (`_pretended.py`),
     - `deadline`: seconds after which all are ended,
-    - `dies`: [process, step]: SIGKILL at the end of a training step.
+    - `dies`: [process, step] or [process, step, signal]: SIGKILL, or that one, at the end of a training step.
     """
     count = command["processes"]
     with socket.socket() as free:
@@ -57,7 +57,7 @@ def _be(command: dict[str, Any], number: int, execute: Callable[[dict[str, Any]]
     status = 1
     try:
         if command.get("dies", [None])[0] == number:
-            _die_after(command["dies"][1])
+            _die_after(*command["dies"][1:])
         if command.get("pretends"):
             import_module("processes._pretended").pretend()
         if "script" in command:
@@ -81,7 +81,7 @@ def _be(command: dict[str, Any], number: int, execute: Callable[[dict[str, Any]]
         os._exit(status)
 
 
-def _die_after(step: int) -> None:
+def _die_after(step: int, number: int = signal.SIGKILL) -> None:
     from equipoise.training.trainer import BalanceMixin
 
     end = BalanceMixin._end_step
@@ -89,7 +89,7 @@ def _die_after(step: int) -> None:
     def ended(self: Any) -> None:
         end(self)
         if self.state.global_step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     BalanceMixin._end_step = ended  # type: ignore[method-assign]
 

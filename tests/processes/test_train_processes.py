@@ -85,6 +85,24 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_bit_for_bit
     assert same(weights(killed.model), weights(whole.model))
 
 
+@pytest.mark.slow
+def test_one_process_that_is_asked_to_stop_stops_all_after_the_same_step(recipe, train: Group, tmp_path: Path):
+    file = recipe("stopped")
+    whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
+    assert not any(train(file, whole.path)["statuses"])
+    done = train(file, stopped.path, dies=[1, 3, signal.SIGTERM])
+    assert done["statuses"] == [0, 0], "\n".join(done["printed"])
+    said = f"equipoise: stopped after step 3 of 5, of which there is a checkpoint in {stopped.path}; it goes on with: "
+    assert said in done["printed"][0]
+    assert "stopped" not in done["printed"][1]
+    assert json.loads(stopped.stopped_file.read_text(encoding="utf-8"))["step"] == 3
+    sums = json.loads((stopped.checkpoints / "checkpoint-3" / "checksums.json").read_text(encoding="utf-8"))["files"]
+    assert {"rng_state_0.pth", "rng_state_1.pth"} < sums.keys()
+    assert not any(train(file, stopped.path, "--resume")["statuses"])
+    assert stopped.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
+    assert same(weights(stopped.model), weights(whole.model))
+
+
 def test_a_mistake_ends_all_processes_and_is_said_once(recipe, train: Group, tmp_path: Path, dataset: Path):
     """The first process alone finds it (its folder), all do (the recipe), one does while it trains (a picture)."""
     (tmp_path / "full").mkdir()

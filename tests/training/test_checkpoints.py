@@ -43,7 +43,7 @@ def flip(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "harm", "flaw"),
     [
-        ("optimizer.pt", flip, "its optimizer.pt is not what was written there (SHA-256)"),
+        ("optimizer.pt", flip, "its optimizer.pt is not what was written there (XXH3)"),
         ("optimizer.pt", lambda file: file.write_bytes(bytes(range(150))), "its optimizer.pt has 150 bytes of 200"),
         ("optimizer.pt", Path.unlink, "its optimizer.pt is missing"),
         ("global_step4/shard.pt", Path.unlink, "its global_step4/shard.pt is missing"),
@@ -74,7 +74,7 @@ def test_the_one_before_is_taken_and_why_is_said(damaged: Path, tmp_path: Path) 
     flip(newer / "optimizer.pt")
     said: list[str] = []
     assert run.newest_checkpoint(said.append) == damaged
-    assert said == [f"{newer} is passed over: its optimizer.pt is not what was written there (SHA-256)"]
+    assert said == [f"{newer} is passed over: its optimizer.pt is not what was written there (XXH3)"]
 
 
 def test_one_of_an_older_version_has_no_sums(damaged: Path) -> None:

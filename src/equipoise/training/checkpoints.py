@@ -1,4 +1,4 @@
-"""Which checkpoint is whole: one whose files are as they were written, by the SHA-256 of each.
+"""Which checkpoint is whole: one whose files are as they were written, by a hash of each, against accidents alone.
 
 `checksums.json` is begun before a checkpoint's other files and finished after all of them, so that one which was cut
 short says so itself. A checkpoint without it is of an older version, or of another Trainer.
@@ -11,12 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 SUMS = "checksums.json"
 STATE = "trainer_state.json"
 
 
 def sums_of(checkpoint: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of each file of a checkpoint, by its path in it."""
+    """Size and XXH3 (128 bits) of each file of a checkpoint, by its path in it."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SUMS)
     return {path.relative_to(checkpoint).as_posix(): _sum(path) for path in files}
 
@@ -46,7 +48,7 @@ def flaw_of(checkpoint: Path, step: int) -> str | None:
             if found != expected["size"]:
                 return f"its {name} has {found} bytes of {expected['size']}"
             if _sum(checkpoint / name) != expected:
-                return f"its {name} is not what was written there (SHA-256)"
+                return f"its {name} is not what was written there (XXH3)"
     except FileNotFoundError as error:
         return f"its {Path(error.filename).relative_to(checkpoint)} is missing"
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -60,4 +62,4 @@ def _read(file: Path) -> Any:
 
 def _sum(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+        return {"size": file.stat().st_size, "xxh3": hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()}
