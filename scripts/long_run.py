@@ -170,7 +170,7 @@ def _train(recipe: Path, directory: RunDirectory, out: Path, name: str) -> int:
 
 def watch(process: subprocess.Popen, directory: RunDirectory, file: Path, pause: float = 1.0) -> None:
     """Until the process ends, note its newest step, resident bytes and open files; each process is another part."""
-    log, seen = LineLog(file), psutil.Process(process.pid)
+    log, seen, before = LineLog(file), psutil.Process(process.pid), directory.last_step()
     try:
         while process.poll() is None:
             time.sleep(pause)
@@ -179,7 +179,7 @@ def watch(process: subprocess.Popen, directory: RunDirectory, file: Path, pause:
                 line = {"part": process.pid, "step": step, "rss": seen.memory_info().rss, "files": seen.num_fds()}
             except psutil.Error:  # it has just ended
                 return
-            if step is not None and line["rss"]:  # none is held by one that has just ended
+            if step != before and line["rss"]:  # not while it loads; and one that has just ended holds nothing
                 log.write(line)
     finally:
         log.close()

@@ -158,7 +158,9 @@ class Slope:
 
 
 def memory_slope(memory: Memory, steps: int) -> Slope | None:
-    """Of resident memory after the first quarter of a run, within each process; None where too little was noted.
+    """Of resident memory after the first quarter of a run, within each process and after its own first tenth of a run.
+
+    None where too little was noted.
 
     Neighbouring readings are nearly equal, so that an interval from all of them would be far too narrow: the line goes
     through the means of blocks.
@@ -166,9 +168,11 @@ def memory_slope(memory: Memory, steps: int) -> Slope | None:
     edges = np.linspace(steps / 4, steps, BLOCKS + 1)
     x, y, groups = [], [], 0
     for part in np.unique(memory.parts):
+        own = memory.parts == part
+        own &= memory.steps > memory.steps[own].min() + steps / 10
         blocks = []
         for begin, end in pairwise(edges):
-            inside = (memory.parts == part) & (memory.steps > begin) & (memory.steps <= end)
+            inside = own & (memory.steps > begin) & (memory.steps <= end)
             if inside.any():
                 blocks.append((memory.steps[inside].mean(), memory.rss[inside].mean()))
         if len(blocks) > 1:
@@ -293,7 +297,7 @@ def verdict(run: Run, found: Sequence[Window]) -> str:
 
     `not finite`: a loss, kappa or factor is no number. `at the bound`: a factor is the smallest allowed in a tenth of
     the steps. `moves`: the windows' medians have a trend (p < 0.01) over which kappa changes by more than a factor of
-    1.5. `steady`: none of these.
+    1.5. `steady`: none of these. `too short` for a trend, or `no kappa` at all.
     """
     if any("no number" in flaw for flaw in run.flaws):
         return "not finite"
@@ -302,7 +306,7 @@ def verdict(run: Run, found: Sequence[Window]) -> str:
         return "at the bound"
     moved = trend(found)
     if moved is None:
-        return "no kappa"
+        return "too short" if np.isfinite(run.column("kappa")).any() else "no kappa"
     return "moves" if moved.p < SURE and abs(moved.change) > MOVE else "steady"
 
 
@@ -336,7 +340,7 @@ def _machine_row(run: Run) -> str:
         "; ".join(run.flaws) or "none",
         f"{held.min():.0f} to {held.max():.0f}" if len(held) else "",
         str(memory_slope(run.memory, run.steps) or ""),
-        f"{files.min():.0f} to {files.max():.0f}" if len(files) else "",
+        f"{np.median(files):.0f}, at most {files.max():.0f}" if len(files) else "",
         f"{early:.1f}, {late:.1f}",
         f"{run.bytes['metrics.jsonl'] / max(made, 1):.0f}",
         f"{run.bytes.get('trainer_state.json', 0) / 1000:.0f}",

@@ -150,6 +150,7 @@ NOISE = np.random.default_rng(0).normal(size=20_000)
         (NOISE, np.where(np.arange(20_000) % 5 == 0, 0.02, 1.0), "at the bound"),
         (NOISE, np.where(np.arange(20_000) % 50 == 0, 1.98, 1.0), "steady"),
         (np.full(20_000, np.nan), None, "no kappa"),
+        (NOISE[:8000], None, "too short"),
     ],
 )
 def test_verdicts(results: ModuleType, log_kappa: np.ndarray, factors: np.ndarray | None, verdict: str) -> None:
@@ -205,9 +206,9 @@ def test_slope_of_memory(results: ModuleType) -> None:
     flat = results.memory_slope(memory(results, 5e8 + noise, one), 20_000)
     assert flat.low < 0 < flat.high
     # What is taken in the first quarter, and where a second process begins, is no slope.
-    begun = np.where(steps < 5000, 1e5 * steps, 5e8)
     parts = np.where(steps < 12_000, 1, 2)
-    shifted = results.memory_slope(memory(results, begun + noise + 1e8 * parts, parts), 20_000)
+    begun = np.where(parts == 1, 1e5 * steps.clip(0, 5000), 1e5 * (steps - 12_000).clip(0, 1500))
+    shifted = results.memory_slope(memory(results, 1e8 + begun + noise, parts), 20_000)
     assert shifted.low < 0 < shifted.high
     assert results.memory_slope(memory(results, np.zeros(0), np.zeros(0)), 20_000) is None
 
@@ -221,7 +222,7 @@ def test_summary_and_figure(results: ModuleType) -> None:
     ]
     rows = results.summary(runs).splitlines()
     machine = next(row for row in rows if row.startswith("| `commit` |")).split(" | ")
-    assert machine[1:6] == ["20,000", "none", "477 to 477", "0 (0 to 0)", "12 to 12"]
+    assert machine[1:6] == ["20,000", "none", "477 to 477", "0 (0 to 0)", "12, at most 12"]
     assert machine[6:8] == ["10.0, 10.0", "1000"]
     kappa = [row for row in rows if row.startswith("| `commit` |")][1].split(" | ")
     assert kappa[6] == "0.15%, 3.0%, 30"

@@ -127,7 +127,7 @@ def trainer_with(**settings: Any) -> Any:
     return SimpleNamespace(
         args=SimpleNamespace(device=found["device"], n_gpu=found["n_gpu"], torch_compile=found["torch_compile"]),
         accelerator=SimpleNamespace(parallelism_config=found["parallel"]),
-        is_fsdp_enabled=found["fsdp"], is_deepspeed_enabled=found["deepspeed"],
+        is_fsdp_enabled=found["fsdp"], is_deepspeed_enabled=found["deepspeed"], model=None,
     )  # fmt: skip
 
 

@@ -115,10 +115,10 @@ def write_checkpoint(folder: Path, shape: Shape) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlavaForConditionalGeneration(config)
-        spread = shape.spread
-        for weight in model.parameters() if spread is not None else ():
-            if weight.dim() > 1:
-                torch.nn.init.normal_(weight, std=spread / math.sqrt(weight[0].numel()))
+        if shape.spread is not None:
+            for weight in model.parameters():
+                if weight.dim() > 1:
+                    torch.nn.init.normal_(weight, std=shape.spread / math.sqrt(weight[0].numel()))
     model.save_pretrained(folder)
     size = {"height": shape.side, "width": shape.side}
     LlavaProcessor(
