@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from equipoise.recipe import SCHEDULES, Recipe
+from equipoise.locks import LOCKS
 from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
@@ -56,7 +57,7 @@ def test_run_directory_holds_what_it_promises(finished: Finished) -> None:
     assert json.loads((folder / "environment.json").read_text())["torch"] == torch.__version__
     assert json.loads((folder / "done.json").read_text()) == {"steps": STEPS}
     assert len(finished.run.timings()) == STEPS
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [LOCKS]
 
 
 def test_module_table_is_written_and_printed(finished: Finished) -> None:
