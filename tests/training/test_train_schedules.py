@@ -15,8 +15,8 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from equipoise.recipe import SCHEDULES, Recipe
 from equipoise.locks import LOCKS
+from equipoise.recipe import SCHEDULES, Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory
