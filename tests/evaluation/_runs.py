@@ -45,4 +45,6 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 def files(folder: Path) -> set[str]:
     """All files below a folder but locks, by their paths in it."""
-    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and ".locks" not in file.parts}
+    return {
+        str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and ".locks" not in file.parts
+    }
