@@ -133,7 +133,6 @@ class Coordinator:
         """
         record = self._record = {}
         modules = self.division.trainable
-        reshard(self.model)  # a step without a backward leaves weights gathered, which the next would take for its own
         self._finish_recording()
         for name, module in modules.items():
             norm, size = module.grad_norm() / loss_scale, module.norm()
@@ -159,6 +158,8 @@ class Coordinator:
         moves = any(group["lr"] > 0 for group in self.optimizer.param_groups)
         keeps = self._measures_now or (self._looks_back and not self._undoes)
         self._before = snapshot(dict(self.division.parameters())) if moves and keeps else None
+        # A forward without a backward leaves weights gathered, which the next one would take for those after the step.
+        reshard(self.model)
         undoes = moves and self._looks_back and self._undoes
         self._coming_step = LastStep.about_to_be(self.optimizer) if undoes else None
 
