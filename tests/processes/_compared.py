@@ -37,6 +37,12 @@ def launch(cases: Sequence[Case], out: Path, processes: int, timeout: float = 60
         raise RuntimeError(done.stderr[-4000:])
 
 
+def trained(folder: Path, processes: int) -> bool:
+    """Whether a case has been trained in so many processes."""
+    names = [f"metrics-of-{processes}.jsonl", *(f"rank-{rank}-of-{processes}.json" for rank in range(processes))]
+    return all((folder / name).is_file() for name in names)
+
+
 def records(folder: Path, rank: int, processes: int) -> list[dict[str, float]]:
     found: list[dict[str, float]] = json.loads((folder / f"rank-{rank}-of-{processes}.json").read_text())
     return found
