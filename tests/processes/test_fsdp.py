@@ -58,7 +58,8 @@ def loop(command: Group, out: Path, cases: list[str], steps: int, world: int, re
 
 
 def test_two_processes_measure_and_act_as_one_and_resume(command: Group, tmp_path: Path):
-    cases = ["commit sampled lora", "commit lookback kept"]  # theta_{t-1} kept, and made of AdamW's divided state
+    # theta_{t-1} kept; made of AdamW's divided state; a look-back without a backward, which leaves the root gathered.
+    cases = ["commit sampled lora", "commit lookback kept", "commit-clr lookback sgd"]
     loop(command, tmp_path, cases, steps=3, world=2, resume_at="2")
 
 

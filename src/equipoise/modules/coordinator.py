@@ -144,7 +144,6 @@ class Coordinator:
         self.guard.require_going_on()
         record = self._record = {}
         modules = self.division.trainable
-        reshard(self.model)  # a step without a backward leaves weights gathered, which the next would take for its own
         self._finish_recording()
         self._loss_scale, loss_scale = loss_scale, loss_scale or 1.0
         norms: dict[str, float] = {}
@@ -181,6 +180,8 @@ class Coordinator:
         moves = any(group["lr"] > 0 for group in self.optimizer.param_groups)
         keeps = self._measures_now or (self._looks_back and not self._undoes)
         self._before = snapshot(dict(self.division.parameters())) if moves and keeps else None
+        # A forward without a backward leaves weights gathered, which the next one would take for those after the step.
+        reshard(self.model)
         undoes = moves and self._looks_back and self._undoes
         self._coming_step = LastStep.about_to_be(self.optimizer) if undoes else None
 
