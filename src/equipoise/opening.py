@@ -12,6 +12,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+PIECE = 1 << 16  # bytes
+
 
 def open_plain(path: Path) -> BinaryIO:
     """Open a plain file to read its bytes; links are followed.
@@ -39,8 +41,10 @@ def read_plain(path: Path, most: int) -> bytes:
     Raises:
         OSError: as `open_plain`; or it is larger.
     """
+    content = bytearray()
     with open_plain(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-    return content
+        while piece := file.read(PIECE):  # asked for all at once, it would take room for the most at once
+            content += piece
+            if len(content) > most:
+                raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return bytes(content)
