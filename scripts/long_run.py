@@ -217,7 +217,8 @@ def main(given: Sequence[str]) -> None:
     if arguments.command == "summary":
         print(summary(runs))
     else:
-        photograph(figure(runs), arguments.target, 1400, 1150)
+        drawn = figure(runs)
+        photograph(drawn, arguments.target, 1400, drawn.layout.height)
 
 
 if __name__ == "__main__":

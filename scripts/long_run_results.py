@@ -391,7 +391,7 @@ def _loss(part: Sequence[Window]) -> float:
 def figure(runs: Sequence[Run]) -> go.Figure:
     """kappa of each run that measures it, a panel a run; then the losses, resident memory and step times of all."""
     measured = [run for run in runs if np.isfinite(run.column("kappa")).any()]
-    titles = [f"kappa, {run.name}" for run in measured] + ["loss", "resident memory", "milliseconds a step"]
+    titles = [f"kappa, {run.name}" for run in measured] + ["loss", "resident memory", "a step, fastest tenth"]
     columns = 3
     rows = -(-len(titles) // columns)
     drawn = make_subplots(
@@ -419,11 +419,13 @@ def figure(runs: Sequence[Run]) -> go.Figure:
                 x=steps, y=values, mode="lines", line=line, name=name, legendgroup=name, showlegend=offset == 0
             )
             drawn.add_trace(trace, **where)
-        highest = max((max(values) for _, values in lines.values() if len(values)), default=1.0)
+        values = [value for _, column in lines.values() for value in column] or [1.0]
+        lowest = 0.97 * min(values) if offset == 0 else 0.0  # of the loss, the end alone is of interest
         drawn.update_yaxes(
-            type="linear", tickformat="", dtick=None, range=[0, 1.08 * highest], title_text=unit, **where
+            type="linear", tickformat="", dtick=None, range=[lowest, 1.05 * max(values)], title_text=unit, **where
         )
     drawn.update_xaxes(title_text="optimizer step", row=rows)
+    drawn.update_xaxes(range=[0, 1.02 * max(len(run.seconds) for run in runs)])
     return drawn
 
 
@@ -457,5 +459,5 @@ def _common(runs: Sequence[Run]) -> list[tuple[str, Lines]]:
         thinned = slice(None, None, max(1, len(run.memory.steps) // 300))
         memory[run.name] = list(run.memory.steps[thinned]), list(run.memory.rss[thinned] / MIB)
         ends = [w.end for w in found]
-        times[run.name] = ends, [1000 * float(np.median(run.seconds[end - WINDOW : end])) for end in ends]
+        times[run.name] = ends, [1000 * float(np.quantile(run.seconds[end - WINDOW : end], 0.1)) for end in ends]
     return [("nats a token", losses), ("MiB", memory), ("ms", times)]

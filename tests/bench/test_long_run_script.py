@@ -230,7 +230,7 @@ def test_summary_and_figure(results: ModuleType) -> None:
     assert "20,000 of 20,000" in next(row for row in rows if row.startswith("| `feature-cd` |"))
     drawn = results.figure(runs)
     assert [note.text for note in drawn.layout.annotations] == [
-        "kappa, commit", "loss", "resident memory", "milliseconds a step"
+        "kappa, commit", "loss", "resident memory", "a step, fastest tenth"
     ]  # fmt: skip
     medians = next(trace for trace in drawn.data if trace.mode == "lines")
     assert list(medians.y) == pytest.approx([math.exp(w.median) for w in results.windows(runs[0])])
