@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText
 import tiny
 from equipoise import cli
 from equipoise.recipe_reading import load_recipe
-from equipoise.training.run import preflight
+from equipoise.training.preflight import preflight
 
 COMMAND = Path(sys.executable).with_name("equipoise")
 Mistake = Callable[..., str]

@@ -24,7 +24,7 @@ from equipoise.data.readers import jsonl
 from equipoise.errors import RecipeError
 from equipoise.models import loading
 from equipoise.recipe import Recipe
-from equipoise.training.run import preflight
+from equipoise.training.preflight import preflight
 from equipoise.training.run_directory import RunDirectory
 
 STEPS = 4

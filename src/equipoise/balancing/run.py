@@ -38,7 +38,7 @@ from equipoise.tasks.contribution import (
     no_difficulty_of,
 )
 from equipoise.tasks.plan import FINAL, STL, Node, Plan, Weighting, alone, check_methods, make_plan
-from equipoise.training.run import preflight
+from equipoise.training.preflight import preflight
 from equipoise.training.run_directory import RunDirectory, write_json
 
 ADVICE = "(--on-degenerate zero takes 0 instead)"

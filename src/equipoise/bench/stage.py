@@ -14,7 +14,8 @@ from equipoise.data.mixture import Mixture
 from equipoise.data.tasks import read_mixture
 from equipoise.models import loading
 from equipoise.recipe import Recipe
-from equipoise.training.run import load_to_train, preflight
+from equipoise.training.preflight import preflight
+from equipoise.training.run import load_to_train
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 

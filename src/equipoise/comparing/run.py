@@ -43,7 +43,7 @@ from equipoise.report import report_on
 from equipoise.report.numbers import number
 from equipoise.report.view import view_one
 from equipoise.tasks.plan import Node, Split
-from equipoise.training.run import preflight
+from equipoise.training.preflight import preflight
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 
 STALE = 3600

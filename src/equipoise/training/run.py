@@ -7,8 +7,6 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,41 +19,25 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
-from transformers.integrations import integration_utils
 
 import equipoise
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture, MixtureSampler
 from equipoise.data.tasks import left_out, read_mixture
-from equipoise.errors import DataError, DivergenceError, Elsewhere, RecipeError, RunError
+from equipoise.errors import DataError, DivergenceError, Elsewhere, RunError
 from equipoise.evaluation.loss import token_loss
 from equipoise.models import loading
 from equipoise.models.adapters import learn_in_float32, merged
 from equipoise.modules.partition import Partition
-from equipoise.modules.schedules import build_schedule
 from equipoise.recipe import Data, Recipe
+from equipoise.training.preflight import preflight
 from equipoise.training.processes import agreed, from_first, join, noticing_ends, started
 from equipoise.training.progress import ProgressReport
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
-from equipoise.training.task_weighting import TaskCollator, build
+from equipoise.training.task_weighting import TaskCollator
 from equipoise.training.trainer import BalancedTrainer
 
-# What `train.arguments` may not set: it stands elsewhere in the recipe, or the run directory depends on it.
-OURS = frozenset(
-    {
-        "output_dir", "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
-        "per_device_eval_batch_size", "gradient_accumulation_steps", "warmup_steps", "lr_scheduler_type", "optim",
-        "weight_decay", "max_grad_norm", "bf16", "fp16", "activation_checkpointing", "activation_checkpointing_kwargs",
-        "gradient_checkpointing", "gradient_checkpointing_kwargs", "logging_steps", "logging_nan_inf_filter",
-        "eval_strategy", "eval_steps", "prediction_loss_only", "save_strategy", "save_steps", "save_total_limit",
-        "remove_unused_columns", "dataloader_pin_memory", "label_names", "report_to", "disable_tqdm", "seed",
-    }
-)  # fmt: skip
-
 A_DAY = 24 * 60 * 60  # seconds that one process waits for another, which may index its data meanwhile
-
-TRACKERS = ("tensorboard", "wandb", "trackio")
-"""Those that are known to get the log under its own names."""
 
 
 def train(
@@ -77,6 +59,7 @@ def train(
         RunError: the folder holds a run and `resume` is off, or another recipe's run, or one of another number of
             processes; or one of the processes is lost.
         RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
+        DivergenceError: its numbers went bad.
     """
     state = join(_on_cpu(recipe), timedelta(seconds=recipe.train.arguments.get("ddp_timeout", A_DAY)))
     first = state.is_main_process
@@ -199,53 +182,6 @@ class RunTrainer(BalancedTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-def preflight(recipe: Recipe) -> None:
-    """Find what is wrong with the recipe for its model from the model's structure alone, without weights.
-
-    Raises:
-        RecipeError, PartitionError: as `train`.
-    """
-    settings = recipe.balance.modules
-    division = loading.divide(loading.skeleton(recipe.model), recipe.model)
-    if settings.schedule != "constant":
-        division.require_balance(f"schedule {settings.schedule}")
-    names = list(division.trainable)
-    if settings.reference is not None and settings.reference not in names:
-        raise RecipeError(
-            f"balance.modules.reference: found {settings.reference!r}; modules that learn: {', '.join(names)}"
-        )
-    if isinstance(recipe.train.learning_rate, dict):
-        rates = recipe.train.learning_rate
-        for name in names:
-            if name not in rates:
-                raise RecipeError(
-                    f"train.learning_rate: module {name} is missing; modules that learn: {', '.join(names)}"
-                )
-        for name in rates:
-            if name not in names:
-                raise RecipeError(f"train.learning_rate.{name}: modules that learn are {', '.join(names)}")
-    _check_trackers(recipe.train.report_to)
-    build_schedule(settings, names, total_steps=1)
-    build(recipe.balance.tasks, [task.name for task in recipe.tasks if task.train is not None])
-    known = {field.name for field in fields(TrainingArguments)}
-    for name in recipe.train.arguments:
-        if name not in known or name in OURS:
-            why = (
-                "the recipe or the run directory decides it" if name in known else "TrainingArguments has no such field"
-            )
-            raise RecipeError(f"train.arguments.{name}: {why}")
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    for name in names:
-        if name not in integration_utils.INTEGRATION_TO_CALLBACK:
-            allowed = ", ".join(sorted(integration_utils.INTEGRATION_TO_CALLBACK))
-            raise RecipeError(f"train.report_to: found {name!r}; allowed: {allowed}")
-        # Not of all trackers does transformers say so: azure_ml hides behind mlflow.
-        if name in TRACKERS and name not in integration_utils.get_available_reporting_integrations():
-            raise RecipeError(f"train.report_to: {name} is not installed (pip install {name})")
 
 
 def training_arguments(recipe: Recipe, run: RunDirectory, samples: int, validates: bool) -> dict[str, Any]:
