@@ -67,6 +67,7 @@ def train(
             processes; or another command is at work in it; or one of the processes is lost.
         DiskError: it cannot be written.
         RecipeError, DataError, PartitionError: the recipe cannot be run; found before weights are loaded.
+        DivergenceError: its numbers went bad.
         Stopped: the process was asked to stop (`equipoise.stopping`).
     """
     check()
