@@ -235,6 +235,11 @@ def test_an_absurd_rate_is_refused(rate, tmp_path):
         load_audios(clip(tmp_path / "a.wav", np.zeros(100), rate), 16_000)
 
 
+def test_a_clip_of_which_nothing_is_left_at_the_rate_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"it holds 12 samples at 600,000 a second, none at 16,000"):
+        load_audios(clip(tmp_path / "a.wav", np.full(12, 0.1), 600_000), 16_000)
+
+
 def test_a_thousand_channels_are_read_as_one(tmp_path):
     [mono] = load_audios(clip(tmp_path / "a.wav", np.full((50, 1_024), 0.25)), 16_000)
     assert mono.tolist() == pytest.approx([0.25] * 50, abs=1e-4)

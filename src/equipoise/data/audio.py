@@ -49,7 +49,12 @@ def load_audio(path: Path, sampling_rate: int = 16_000) -> np.ndarray:
     loudest = float(np.abs(mono).max())
     if not loudest <= LOUDEST:  # nor is what is no number
         raise ValueError(f"it holds a sample of {loudest:g}; full scale is 1")
-    return mono if rate == sampling_rate else soxr.resample(mono, rate, sampling_rate)
+    if rate == sampling_rate:
+        return mono
+    resampled: np.ndarray = soxr.resample(mono, rate, sampling_rate)
+    if not len(resampled):  # a handful of samples at a high rate
+        raise ValueError(f"it holds {len(mono)} samples at {rate:,} a second, none at {sampling_rate:,}")
+    return resampled
 
 
 def _first_channel(file: soundfile.SoundFile, most: int) -> np.ndarray:
