@@ -392,15 +392,15 @@ def figure(runs: Sequence[Run]) -> go.Figure:
     """kappa of each run that measures it, a panel a run; then the losses, resident memory and step times of all."""
     measured = [run for run in runs if np.isfinite(run.column("kappa")).any()]
     titles = [f"kappa, {run.name}" for run in measured] + ["loss", "resident memory", "a step, fastest tenth"]
-    columns = 3
+    columns = 3 if len(titles) > 4 else 2
     rows = -(-len(titles) // columns)
     drawn = make_subplots(
-        rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.085
+        rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.3 / rows
     )
-    dress(drawn, 270 * rows)
+    dress(drawn, 270 * rows + 60)
     drawn.update_annotations(font_size=14)
     drawn.update_layout(
-        margin={"l": 60, "r": 20, "t": 90, "b": 50}, legend={"y": 1.05, "x": 0}, showlegend=True
+        margin={"l": 60, "r": 20, "t": 90, "b": 50}, legend={"y": 1 + 0.14 / rows, "x": 0}, showlegend=True
     )  # fmt: skip
     drawn.update_xaxes(**AXIS, showgrid=False)
     drawn.update_yaxes(**AXIS, showgrid=True)
