@@ -25,7 +25,7 @@ from equipoise.training.step_events import StepEvents
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("figures", "long_run_results", "long_run")
-STEPS = 250
+STEPS = 200
 
 
 @pytest.fixture(scope="module")
