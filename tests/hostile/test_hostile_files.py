@@ -262,8 +262,8 @@ def test_a_parquet_file_that_says_it_does_not_fit_is_not_unpacked(tmp_path, monk
     table = pyarrow.table({"prompt": ["q"] * 1_000_000, "answer": ["a"] * 1_000_000})
     pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
     assert (tmp_path / "train.parquet").stat().st_size < 20_000
-    monkeypatch.setattr(parquet, "MOST_VALUES", 999_999)
-    with pytest.raises(DataError, match=r"column prompt of row group 0 has 1,000,000 values"):
+    monkeypatch.setattr(parquet, "MOST_ROWS", 999_999)
+    with pytest.raises(DataError, match=r"row group 0 has 1,000,000 rows"):
         list(parquet.read("own", "train", tmp_path))
 
 
