@@ -87,7 +87,8 @@ def _check(method: str, found: Scores, baseline: str, expected: Scores) -> None:
     for task, metric in sorted(pairs ^ wanted):
         lacking = method if (task, metric) in wanted else baseline
         raise DataError(
-            f"{lacking:.60}: no score of task {task:.60}, metric {metric:.60}; {method:.60} and {baseline:.60} need the same ones"
+            f"{lacking:.60}: no score of task {task:.60}, metric {metric:.60}; "
+            f"{method:.60} and {baseline:.60} need the same ones"
         )
     for task, metric in sorted(pairs):
         if not math.isfinite(found[task][metric]):
