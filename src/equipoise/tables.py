@@ -135,5 +135,5 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{path}, line {line}: {column} is {shown(cell)}; a finite number is needed")
+        raise DataError(f"{path}, line {line}: {column:.60} is {shown(cell)}; a finite number is needed")
     return value

@@ -13,7 +13,12 @@ from fuzz._surfaces import SURFACES
 from fuzz._worker import _stop, run_cases
 
 #: Those that draw pages take a tenth of a second a case.
-FEW = {"run folder: report, diagnose": 5, "balance folder: report, diagnose": 3, "comparison: report, tables": 3}
+FEW = {
+    "checkpoint's settings": 8,
+    "run folder: report, diagnose": 5,
+    "balance folder: report, diagnose": 3,
+    "comparison: report, tables": 3,
+}
 
 
 @pytest.fixture

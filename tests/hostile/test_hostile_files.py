@@ -30,9 +30,11 @@ from equipoise.errors import DataError, EquipoiseError
 from equipoise.opening import open_plain, read_plain
 from equipoise.recipe import Task
 from equipoise.recipe_reading import load_recipe
+from equipoise.report.folders import page_on
 from equipoise.report.view import view_one
 from equipoise.tables import read_validation_scores
 from equipoise.training.run_directory import RunDirectory
+from report._synthetic_runs import around, log_lines, write_run
 
 ROW = {"prompt": "q", "answer": "a"}
 
@@ -262,8 +264,8 @@ def test_a_parquet_file_that_says_it_does_not_fit_is_not_unpacked(tmp_path, monk
     table = pyarrow.table({"prompt": ["q"] * 1_000_000, "answer": ["a"] * 1_000_000})
     pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
     assert (tmp_path / "train.parquet").stat().st_size < 20_000
-    monkeypatch.setattr(parquet, "MOST_VALUES", 999_999)
-    with pytest.raises(DataError, match=r"column prompt of row group 0 has 1,000,000 values"):
+    monkeypatch.setattr(parquet, "MOST_ROWS", 999_999)
+    with pytest.raises(DataError, match=r"row group 0 has 1,000,000 rows"):
         list(parquet.read("own", "train", tmp_path))
 
 
@@ -327,3 +329,19 @@ def test_hundreds_of_thousands_of_keys_are_read(tmp_path):
     json.dump({**ROW, **{f"k{number}": 0 for number in range(200_000)}}, file)
     (tmp_path / "train.jsonl").write_text(file.getvalue())
     assert len(list(jsonl.read("own", "train", tmp_path))) == 1
+
+
+def test_a_name_of_any_length_is_cut_in_what_is_said_of_it(tmp_path):
+    (tmp_path / "scores.csv").write_text(f"run,{'A' * 9_000}\nmini,x\n")
+    with pytest.raises(DataError) as caught:
+        read_validation_scores(tmp_path / "scores.csv")
+    assert len(str(caught.value)) < 500
+
+
+def test_scores_whose_metric_is_no_name_are_shown(tmp_path):
+    write_run(
+        tmp_path / "run",
+        log_lines({"llm": around(0.3, 0.4, 6)}),
+        scores={"tasks": {"vqa": {"metric": [1], "value": 0.5, "samples": 9}}},
+    )
+    assert "[1]" in page_on([tmp_path / "run"]).body()

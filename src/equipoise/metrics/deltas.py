@@ -51,7 +51,9 @@ def deltas(
         DataError: scores that are missing, left over or not finite, or a baseline's score of 0.
     """
     if baseline not in scores:
-        raise DataError(f"no scores of the baseline {baseline!r}; found those of {', '.join(scores) or 'no method'}")
+        raise DataError(
+            f"no scores of the baseline {baseline!r:.60}; found those of {', '.join(scores) or 'no method':.400}"
+        )
     for method, tasks in scores.items():
         _check(method, tasks, baseline, scores[baseline])
     return {
@@ -80,15 +82,20 @@ def _compare(method: Scores, baseline: Scores, lower_is_better: Collection[str])
 def _check(method: str, found: Scores, baseline: str, expected: Scores) -> None:
     """Refuse scores that cannot be compared with the baseline's."""
     if not expected or not all(expected.values()):
-        raise DataError(f"{baseline}: found {dict(expected)}; needs one task or more, each with a score")
+        raise DataError(f"{baseline:.60}: found {dict(expected)!s:.200}; needs one task or more, each with a score")
     pairs, wanted = ({(task, metric) for task in each for metric in each[task]} for each in (found, expected))
     for task, metric in sorted(pairs ^ wanted):
         lacking = method if (task, metric) in wanted else baseline
         raise DataError(
-            f"{lacking}: no score of task {task}, metric {metric}; {method} and {baseline} need the same ones"
+            f"{lacking:.60}: no score of task {task:.60}, metric {metric:.60}; "
+            f"{method:.60} and {baseline:.60} need the same ones"
         )
     for task, metric in sorted(pairs):
         if not math.isfinite(found[task][metric]):
-            raise DataError(f"{method}: the score of task {task}, metric {metric} is {found[task][metric]}, not finite")
+            raise DataError(
+                f"{method:.60}: the score of task {task:.60}, metric {metric:.60} is {found[task][metric]}, not finite"
+            )
         if method == baseline and found[task][metric] == 0:
-            raise DataError(f"{method}: the score of task {task}, metric {metric} is 0, so no improvement is defined")
+            raise DataError(
+                f"{method:.60}: the score of task {task:.60}, metric {metric:.60} is 0, so no improvement is defined"
+            )

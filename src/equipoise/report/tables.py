@@ -189,7 +189,7 @@ def _outcome(held: Sequence[bool]) -> str:
 def _error(found: Mapping[str, Any]) -> str:
     """Standard error of a share of right answers; a dash for scores that are no share."""
     value, samples = number(found.get("value")), number(found.get("samples"))
-    if found.get("metric") not in SHARES or value is None or not samples or not 0 <= value <= 1:
+    if str(found.get("metric")) not in SHARES or value is None or not samples or not 0 <= value <= 1:
         return ABSENT
     return f"{math.sqrt(value * (1 - value) / samples):.3f}"
 

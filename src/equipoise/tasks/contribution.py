@@ -228,7 +228,7 @@ def balance_tasks(
             ),
         ]
         if reasons:
-            raise DataError(f"{'; '.join(reasons)} (--on-degenerate zero takes 0 instead)")
+            raise DataError(f"{'; '.join(reasons):.2000} (--on-degenerate zero takes 0 instead)")
     matrix_NN, difficulty_N = np.nan_to_num(matrix_NN, nan=0.0), np.nan_to_num(difficulty_N, nan=0.0)
     giving_N, receiving_N = one2all(matrix_NN), all2one(matrix_NN)
     return TaskBalance(
@@ -251,7 +251,7 @@ def no_contribution_to(task: str, mini: float, full: float) -> str | None:
     if full - mini > 0:
         return None
     return (
-        f"task {task}: score {full} after {full_run(task)} is not above {mini} after {MINI}, "
+        f"task {task:.60}: score {full} after {full_run(task):.60} is not above {mini} after {MINI}, "
         "so no contribution to it is defined"
     )
 
@@ -260,11 +260,11 @@ def no_difficulty_of(task: str, mini: float, full: float) -> str | None:
     """Why a task's difficulty is not defined with these two scores, or None where it is; likewise."""
     if full != 0:
         return None
-    return f"task {task}: score 0 with all of its data ({mini} with its subset), so its difficulty is not defined"
+    return f"task {task:.60}: score 0 with all of its data ({mini} with its subset), so its difficulty is not defined"
 
 
 def _overflow(task: str) -> str:
-    return f"task {task}: its scores lie so far apart, or so near together, that a quotient of theirs is not finite"
+    return f"task {task:.60}: its scores lie so far apart, or so near together, that a quotient of theirs is not finite"
 
 
 def _listed(names: Iterable[str]) -> str:
