@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,41 +15,42 @@ import pytest
 from equipoise.errors import RunError
 from equipoise.locks import lock
 
+HOLDS = """
+import signal, sys
+from pathlib import Path
+from equipoise.locks import lock
+run = Path(sys.argv[1])
+with lock(run):
+    (run / "recipe.yaml").touch()
+    print("has it", flush=True)
+    signal.pause()
+"""
+
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[int]:
-    """The number of a process at work in `run`."""
-    ready, says = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with lock(tmp_path / "run"):
-            (tmp_path / "run" / "recipe.yaml").touch()
-            os.write(says, b"has it")
-            signal.pause()
-        os._exit(0)
-    assert os.read(ready, 6) == b"has it"
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process at work in `run`; not a fork of this one, in which others' threads may hold whatever locks."""
+    child = subprocess.Popen([sys.executable, "-c", HOLDS, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "has it\n"
     yield child
-    try:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass  # a test has seen to it
-    os.close(ready)
-    os.close(says)
+    child.kill()
+    child.wait()
+    child.stdout.close()
 
 
-def test_the_second_is_told_who_has_it(holder: int, tmp_path: Path) -> None:
+def test_the_second_is_told_who_has_it(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    expected = f"another equipoise command is at work in {run}: process {holder} on {socket.gethostname()}"
+    expected = f"another equipoise command is at work in {run}: process {holder.pid} on {socket.gethostname()}"
     with pytest.raises(RunError) as refused, lock(run):
         pass
     assert str(refused.value) == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_it_dies_with_its_owner(holder: int, tmp_path: Path, number: int) -> None:
-    os.kill(holder, number)
-    os.waitpid(holder, 0)
+def test_it_dies_with_its_owner(holder: subprocess.Popen[str], tmp_path: Path, number: int) -> None:
+    holder.send_signal(number)
+    holder.wait()
     with lock(tmp_path / "run"):
         named = (tmp_path / "run" / ".locks" / "command.owner").read_text(encoding="utf-8")
         assert named.startswith(f"process {os.getpid()} on ")
@@ -56,7 +59,7 @@ def test_it_dies_with_its_owner(holder: int, tmp_path: Path, number: int) -> Non
 
 
 def test_only_the_first_of_several_processes_holds_it(
-    holder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     with lock(tmp_path / "run"):
