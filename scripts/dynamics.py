@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -30,6 +31,7 @@ from figures import photograph
 from equipoise.bench.contestants import Contestant, build
 from equipoise.bench.run import embedded
 from equipoise.bench.stage import Stage, set_up
+from equipoise.errors import DivergenceError
 from equipoise.modules.coefficient import Average, BalanceWindow
 from equipoise.modules.partition import LLM
 from equipoise.modules.schedules import Coordinated, Servo
@@ -212,8 +214,9 @@ def train(plan: Plan, stage: Stage, settings: Settings) -> list[dict[str, Any]]:
     """
     with tempfile.TemporaryDirectory(prefix="equipoise-dynamics-") as scratch:
         trainer = build(plan.contestant(settings), stage, Path(scratch))
-        trainer.train()
-        lines = RunDirectory(Path(scratch)).metrics()
+        with suppress(DivergenceError):  # what came of it is in the log
+            trainer.train()
+        lines = [line for line in RunDirectory(Path(scratch)).metrics() if "loss" in line]
     del trainer
     gc.collect()  # a Trainer is a cycle, which holds its model and optimizer
     return [

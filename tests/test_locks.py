@@ -17,6 +17,7 @@ from equipoise.locks import lock
 
 HOLDS = """
 import signal, sys
+sys.argv[0] = "equipoise"  # as in the command, which imports no models yet
 from pathlib import Path
 from equipoise.locks import lock
 run = Path(sys.argv[1])

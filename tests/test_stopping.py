@@ -43,6 +43,7 @@ def test_what_is_in_hand_is_finished_first() -> None:
 
 ENDS = """
 import os, signal, sys, time
+sys.argv[0] = "equipoise"  # as in the command, which imports no models yet
 from equipoise.stopping import asked, finishing, stoppable
 
 def ask():

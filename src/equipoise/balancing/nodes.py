@@ -18,7 +18,7 @@ from rich.console import Console
 
 from equipoise.data.tasks import PARTS, Notify, is_unanswered, read_task
 from equipoise.evaluation.evaluate import evaluate
-from equipoise.locks import turn
+from equipoise.locks import lock, turn
 from equipoise.recipe import Recipe
 from equipoise.tasks.plan import Scoring, Split
 from equipoise.training.run import train
@@ -124,6 +124,8 @@ def run_node(
         if is_done(folder, splits):
             return
         train(recipe, folder, console, resume=True, name=name)
+        with lock(folder):  # `train` sweeps no run that is finished: somebody may evaluate it
+            run.sweep()
         _free_memory()
         for split in splits:
             if not _scores_file(folder, split).is_file():
