@@ -23,10 +23,15 @@ MAIN_SETS = (
 )
 
 
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the environment be after the test what it was before `cli.main()` set things in it."""
+    for name in MAIN_SETS:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
 def runner(command: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Run:
     def run(*arguments: object) -> tuple[int, str, str]:
-        for name in MAIN_SETS:
-            monkeypatch.setenv(name, os.environ.get(name, ""))  # this puts them back
+        put_back(monkeypatch)
         monkeypatch.setattr(sys, "argv", ["equipoise", command, *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:

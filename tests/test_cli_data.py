@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from _commands import put_back
 from data import _flawed
 from data._flawed import GOOD, LINES, assert_line
 from equipoise import cli
@@ -55,14 +56,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def equipoise(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Command:
     """Run `equipoise ARGUMENTS...` in this process."""
-    for name in (
-        "TOKENIZERS_PARALLELISM",
-        "TRANSFORMERS_VERBOSITY",
-        "HF_HUB_DISABLE_PROGRESS_BARS",
-        "TQDM_DISABLE",
-        "TORCH_CPP_LOG_LEVEL",
-    ):
-        monkeypatch.setenv(name, os.environ.get(name, "1"))  # main() sets them; this puts them back
+    put_back(monkeypatch)
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["equipoise", *map(str, arguments)])

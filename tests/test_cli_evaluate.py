@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -24,6 +23,7 @@ import transformers
 from PIL import Image
 from rich.console import Console
 
+from _commands import put_back
 from equipoise import cli
 from equipoise.data.sample import Sample
 from equipoise.evaluation import evaluate as evaluation
@@ -45,14 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Command:
     """Run `equipoise evaluate ARGUMENTS...` in this process; returns its status and what it printed."""
-    for name in (
-        "TOKENIZERS_PARALLELISM",
-        "TRANSFORMERS_VERBOSITY",
-        "HF_HUB_DISABLE_PROGRESS_BARS",
-        "TQDM_DISABLE",
-        "TORCH_CPP_LOG_LEVEL",
-    ):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # main() sets them; this puts them back
+    put_back(monkeypatch)
     monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", False)  # it was imported too early to be told
     monkeypatch.setattr(cli, "console", Console(markup=False, width=400))
 

@@ -16,6 +16,7 @@ import yaml
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 import tiny
+from _commands import put_back
 from equipoise import cli
 from equipoise.recipe_reading import load_recipe
 from equipoise.training.preflight import preflight
@@ -58,8 +59,7 @@ def one_line(status: Any, errors: str) -> str:
 @pytest.fixture
 def mistake(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Mistake:
     """Run `equipoise train recipe OVERRIDES` in this process; returns the one line it leaves."""
-    for name in ("TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # main() sets them; this puts them back
+    put_back(monkeypatch)
 
     def run(*overrides: str, command: str = "train") -> str:
         out = tmp_path / "run"

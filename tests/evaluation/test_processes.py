@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from _commands import put_back
 from equipoise import cli
 from equipoise.training.run_directory import RunDirectory
 from evaluation._runs import files, finished_run, rows
@@ -78,14 +79,7 @@ def test_one_process_ends_what_two_began(make_run, command: Command, tmp_path: P
 
 def test_a_command_leaves_its_group(monkeypatch, capsys):
     """A gloo process that ends inside its group may abort."""
-    for name in (
-        "TOKENIZERS_PARALLELISM",
-        "TRANSFORMERS_VERBOSITY",
-        "HF_HUB_DISABLE_PROGRESS_BARS",
-        "TQDM_DISABLE",
-        "TORCH_CPP_LOG_LEVEL",
-    ):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # main() sets them; this puts them back
+    put_back(monkeypatch)
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     monkeypatch.setattr(sys, "argv", ["equipoise", "evaluate", "--help"])
     with warnings.catch_warnings(), pytest.raises(SystemExit):
