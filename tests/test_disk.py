@@ -69,6 +69,13 @@ def test_what_may_not_be_written_is_named() -> None:
     assert trouble(moved) == "b: Permission denied"
 
 
+def test_the_last_bytes_of_an_archive_that_find_no_room() -> None:
+    """Found by tests/faults: torch.save on a tmpfs that is full by a few bytes."""
+    line = trouble(RuntimeError("basic_ios::clear: iostream error"), Path("runs/x"))
+    assert line is not None
+    assert line.startswith("runs/x: No space left on device")
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -21,8 +21,9 @@ CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 BROKEN = frozenset({errno.EIO, errno.ESTALE})
 #: As Rust's io::Error prints itself.
 NUMBER = re.compile(r"\(os error (\d+)\)")
-#: Of torch's writer, which does not say why: "file write failed", or "unexpected pos" when what failed is closed.
-ARCHIVE = re.compile(r"PytorchStreamWriter|inline_container|\bunexpected pos \d+")
+#: Of torch's writer, which does not say why: "file write failed", or "unexpected pos" when what failed is closed, or
+#: the C++ stream's own "iostream error" when it is its last bytes that find no room.
+ARCHIVE = re.compile(r"PytorchStreamWriter|inline_container|\bunexpected pos \d+|\biostream error")
 
 
 @contextmanager
