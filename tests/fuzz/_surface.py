@@ -70,11 +70,6 @@ def one_line(message: str) -> None:
     assert len(printable(message).splitlines()) == 1
 
 
-def refusal(error: EquipoiseError) -> None:
-    """Check a refusal."""
-    one_line(str(error))
-
-
 def names(error: EquipoiseError, file: Path) -> None:
     """Check that a refusal says which file is meant."""
     assert str(file) in str(error), f"a refusal does not name the file: {error}"

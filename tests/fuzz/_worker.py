@@ -27,7 +27,7 @@ if __name__ == "__main__":
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from equipoise.errors import EquipoiseError
-from fuzz._surface import Outcome, Surface, refusal
+from fuzz._surface import Outcome, Surface, one_line
 
 ROOM = 2_500_000_000  # bytes that cases may take on top of what is imported
 KEPT = 5  # failures that are told in full
@@ -62,7 +62,7 @@ def run_case(check: Any, case: Any, seconds: float, outcome: Outcome) -> None:
         outcome.accepted += 1
     except EquipoiseError as error:
         try:
-            refusal(error)
+            one_line(str(error))
             outcome.refused += 1
         except AssertionError as wrong:
             _failed(outcome, wrong, case)

@@ -30,14 +30,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from fuzz._surface import Surface  # noqa: E402
+from fuzz._surface import Outcome, Surface  # noqa: E402
 from fuzz._surfaces import SURFACES  # noqa: E402
 
 CHUNK = 20_000  # cases of one process
@@ -47,19 +47,12 @@ FEW = 50  # cases of a surface at the least
 
 
 @dataclass
-class Row:
+class Row(Outcome):
     """A line of the table."""
 
-    surface: str
-    cases: int = 0
-    refused: int = 0
-    accepted: int = 0
-    tracebacks: int = 0
-    hangs: int = 0
-    slowest: float = 0.0
+    surface: str = ""
     peak: int = 0
     over: int = 0
-    failures: list[str] = field(default_factory=list)
 
     def add(self, told: dict[str, Any]) -> None:
         """Count what a process told."""
@@ -82,7 +75,7 @@ def shares(surfaces: Sequence[Surface], cases: int) -> dict[str, int]:
 
 def run_surface(surface: Surface, cases: int, seed: int) -> Row:
     """Run a surface's cases in processes, one after the other."""
-    row = Row(surface.name)
+    row = Row(surface=surface.name)
     number = 0
     while row.cases < cases and number < 2 * (cases // CHUNK + 20):
         wanted = min(CHUNK, cases - row.cases)
