@@ -59,7 +59,7 @@ def hundred(seed: int) -> tuple[Node, ...]:
     sizes = np.random.default_rng(seed).lognormal(math.log(20_000), 1.0, TASKS).astype(int)
     names = [task["name"] for task in tasks]
     counts = dict(zip(names, map(int, sizes), strict=True))
-    return make_plan(recipe, counts, names, names, METHODS[:-1], ablations=True).nodes
+    return make_plan(recipe, counts, counts, counts, METHODS[:-1], ablations=True).nodes
 
 
 def hours_of(nodes: Sequence[Node], seed: int) -> dict[str, float]:

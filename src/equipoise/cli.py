@@ -142,6 +142,13 @@ def balance(
     on_degenerate: Annotated[
         Literal["error", "zero"] | None, typer.Option(help="Over the recipe's balance.cotbal.on_degenerate.")
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Find the weights for this share of the final run instead of by the full probe runs; over the "
+            "recipe's balance.cotbal.budget."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost; train nothing.")] = False,
     slots: Slots = None,
     ray: OnRay = None,
@@ -150,7 +157,8 @@ def balance(
 ) -> None:
     """Find the tasks' weights by CoTBal and train with them. The same command goes on with what was stopped."""
     require_one("balance")
-    forced = [f"balance.cotbal.on_degenerate={on_degenerate}"] if on_degenerate is not None else []
+    options = {"on_degenerate": on_degenerate, "budget": budget}
+    forced = [f"balance.cotbal.{name}={value}" for name, value in options.items() if value is not None]
     settings = recipe_of(recipe, [*(overrides or []), *forced], seed)
     place = place_of(slots, ray, cpus, gpus)
     from equipoise.balancing.run import balance as balance_recipe

@@ -14,8 +14,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
@@ -293,6 +295,8 @@ class CoTBal(_Section):
             task, on all of it and on its subset, without the others.
         on_degenerate: what an undefined contribution, difficulty or improvement does: `error` stops as soon as the
             scores that show it exist; `zero` takes 0 for it and says so wherever it shows.
+        budget: find the weights for this share of the final run, by short stretches instead of the full probe runs;
+            null: by the full ones.
     """
 
     temperature: Annotated[Real, Field(gt=0)] = 0.5
@@ -300,6 +304,19 @@ class CoTBal(_Section):
     mini_fraction: Annotated[Real, Field(gt=0, lt=1)] = 1 / 32
     difficulty: Literal["real", "precise"] = "real"
     on_degenerate: Literal["error", "zero"] = "error"
+    budget: Annotated[Real, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _a_budget_has_no_further_runs(self) -> Self:
+        if self.budget is not None and self.difficulty == "precise":
+            raise ValueError("budget: difficulty precise needs runs of its own; real is allowed with it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _unsaid_where_null(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The hashes by which finished runs are found again are those of before there was a budget.
+        plain: dict[str, Any] = usual(self)
+        return {name: value for name, value in plain.items() if name != "budget" or value is not None}
 
 
 class Balance(_Section):

@@ -38,7 +38,9 @@ def plan(made: Recipe, counts: dict[str, int] | None = None, **settings: Any) ->
     counts = counts or {task.name: 32 for task in made.tasks if task.train is not None}
     validated = [task.name for task in made.tasks if task.metric is not None and task.validation is not None]
     tested = [task.name for task in made.tasks if task.metric is not None and task.test is not None]
-    return make_plan(made, counts, **{"validated": validated, "tested": tested, **settings})
+    given = {"validated": validated, "tested": tested, **settings}
+    sizes = {part: dict.fromkeys(given.pop(part), 16) for part in ("validated", "tested")}
+    return make_plan(made, counts, **sizes, **given)
 
 
 def nodes(made: Plan) -> dict[str, Node]:

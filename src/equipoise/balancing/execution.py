@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from equipoise.locks import PATIENCE, Held
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
 from equipoise.stopping import check
+from equipoise.tasks.itinerary import Itinerary
 from equipoise.tasks.plan import Node, Scoring
 
 #: How often a node whose place dies, or is stopped while nothing else runs, is tried again.
@@ -41,6 +42,7 @@ class Work:
         splits: what it is scored on.
         patience: seconds after which another process that has it and shows no life counts as stopped.
         validation_loss: whether it is computed with the scores.
+        itinerary: of the node that stands for all probes.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Work:
     splits: tuple[Scoring, ...]
     patience: float = PATIENCE
     validation_loss: bool = False
+    itinerary: Itinerary | None = None
 
     @property
     def log(self) -> Path:
@@ -57,19 +60,23 @@ class Work:
 
     def run(self, console: Console) -> None:
         """Train and score."""
-        run_node(self.name, self.recipe, self.folder, self.splits, console, self.patience, self.validation_loss)
+        told = self.patience, self.validation_loss, self.itinerary
+        run_node(self.name, self.recipe, self.folder, self.splits, console, *told)
 
     def to_json(self) -> str:
         """One line, from which another process makes the same work."""
         plain = {"name": self.name, "recipe": self.recipe.to_yaml(), "folder": str(self.folder), "splits": self.splits}
-        return json.dumps({**plain, "patience": self.patience, "validation_loss": self.validation_loss})
+        itinerary = asdict(self.itinerary) if self.itinerary is not None else None
+        told = {"patience": self.patience, "validation_loss": self.validation_loss, "itinerary": itinerary}
+        return json.dumps({**plain, **told})
 
     @classmethod
     def from_json(cls, text: str) -> Work:
         """The inverse of `to_json`."""
         plain = json.loads(text)
         recipe = parse_recipe(yaml.safe_load(plain["recipe"]), "its recipe")
-        told = plain["patience"], plain["validation_loss"]
+        itinerary = Itinerary(**plain["itinerary"]) if plain["itinerary"] is not None else None
+        told = plain["patience"], plain["validation_loss"], itinerary
         return cls(plain["name"], recipe, Path(plain["folder"]), tuple(plain["splits"]), *told)
 
 

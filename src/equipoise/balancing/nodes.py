@@ -11,15 +11,18 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from equipoise.balancing.stretches import WARM, run_stretches, seconds_of_reading
 from equipoise.data.tasks import PARTS, Notify, is_unanswered, read_task
 from equipoise.evaluation.evaluate import evaluate
 from equipoise.locks import lock, turn
 from equipoise.recipe import Recipe
+from equipoise.tasks.itinerary import Itinerary
 from equipoise.tasks.plan import Scoring, Split
 from equipoise.training.run import train
 from equipoise.training.run_directory import RunDirectory, write_json
@@ -45,18 +48,21 @@ def read_data(recipe: Recipe, notify: Notify) -> Data:
     return found
 
 
-def facts_of(recipe: Recipe, data: Data) -> tuple[dict[str, int], list[str], list[str]]:
+def facts_of(recipe: Recipe, data: Data) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """What a plan must know about the data.
 
     Returns:
-        Training samples by task; the tasks with a metric whose validation part has answers; those with a test part.
+        By task, the samples of: its training part; its validation part, if it has a metric and answers; its test part,
+        if it has a metric.
     """
     counts = {name: parts["train"][0] for name, parts in data.items() if "train" in parts}
     scored = [task for task in recipe.tasks if task.metric is not None]
-    validated = [
-        task.name for task in scored if "validation" in data[task.name] and not is_unanswered(task, "validation")
-    ]
-    return counts, validated, [task.name for task in scored if "test" in data[task.name]]
+    validated = {
+        task.name: data[task.name]["validation"][0]
+        for task in scored
+        if "validation" in data[task.name] and not is_unanswered(task, "validation")
+    }
+    return counts, validated, {task.name: data[task.name]["test"][0] for task in scored if "test" in data[task.name]}
 
 
 def has_loss(recipe: Recipe, data: Data) -> bool:
@@ -64,7 +70,7 @@ def has_loss(recipe: Recipe, data: Data) -> bool:
     return any("validation" in data[task.name] and not is_unanswered(task, "validation") for task in recipe.tasks)
 
 
-def node_folder(root: Path, name: str, recipe: Recipe, data: Data) -> Path:
+def node_folder(root: Path, name: str, recipe: Recipe, data: Data, itinerary: Itinerary | None = None) -> Path:
     """Where a node's run directory is.
 
     Args:
@@ -72,6 +78,7 @@ def node_folder(root: Path, name: str, recipe: Recipe, data: Data) -> Path:
         name: of the node.
         recipe: whole, weights included.
         data: of the recipe's tasks, and of others.
+        itinerary: of the node that stands for all probes.
     """
     model = Path(recipe.model.path)
     parts = {
@@ -79,6 +86,8 @@ def node_folder(root: Path, name: str, recipe: Recipe, data: Data) -> Path:
         for task in recipe.tasks
     }
     decisive = [recipe.to_yaml(), parts, _files(model) if model.is_dir() else None]
+    if itinerary is not None:
+        decisive.append(asdict(itinerary))
     return root / f"{name}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]}"
 
 
@@ -91,6 +100,12 @@ def scores_of(folder: Path, split: Split) -> dict[str, float] | None:
     return {name: entry["value"] for name, entry in tasks.items() if entry["value"] is not None}
 
 
+def estimates_of(folder: Path) -> dict[str, dict[str, float]] | None:
+    """By probe, by task, the scores that a budget's node estimates; None where it has not been made."""
+    file = _scores_file(folder, "budget")
+    return json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else None
+
+
 def run_node(
     name: str,
     recipe: Recipe,
@@ -99,6 +114,7 @@ def run_node(
     console: Console,
     patience: float,
     validation_loss: bool = False,
+    itinerary: Itinerary | None = None,
 ) -> None:
     """Train and score what has not been trained and scored.
 
@@ -110,6 +126,7 @@ def run_node(
         console: for progress.
         patience: seconds after which another process that has this node and shows no life counts as stopped.
         validation_loss: also compute it with the scores.
+        itinerary: of the node that stands for all probes; such a one is scored on its way.
 
     Raises:
         Held: such a process has it.
@@ -122,6 +139,13 @@ def run_node(
 
     with turn(folder.parent.parent, folder.name, patience, notify):
         if is_done(folder, splits):
+            return
+        if itinerary is not None:
+            estimates = run_stretches(recipe, itinerary, folder, console, name)
+            write_json(_seconds_file(folder, "budget"), seconds_of_reading(folder))
+            write_json(_scores_file(folder, "budget"), estimates)
+            _free_memory()
+            tidy(folder)
             return
         train(recipe, folder, console, resume=True, name=name)
         with lock(folder):  # `train` sweeps no run that is finished: somebody may evaluate it
@@ -147,8 +171,12 @@ def is_done(folder: Path, splits: Sequence[Scoring]) -> bool:
 
 
 def tidy(folder: Path) -> None:
-    """Delete a finished node's checkpoints: there is nothing left to resume."""
-    shutil.rmtree(RunDirectory(folder).checkpoints, ignore_errors=True)
+    """Delete a finished node's checkpoints: there is nothing left to resume; and where no model comes of it, that too."""
+    run = RunDirectory(folder)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if _scores_file(folder, "budget").is_file():
+        (folder / WARM).unlink(missing_ok=True)
+        shutil.rmtree(run.model, ignore_errors=True)
 
 
 def cost_of(folder: Path, splits: Sequence[Scoring]) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from equipoise.balancing.execution import Work, carry_out
-from equipoise.balancing.nodes import Data, cost_of, facts_of, is_done, node_folder, read_data, scores_of
+from equipoise.balancing.nodes import Data, cost_of, estimates_of, facts_of, is_done, node_folder, read_data, scores_of
 from equipoise.balancing.places import Where
 from equipoise.balancing.results import Results, compared, results_of, zeros
 from equipoise.balancing.tables import print_balance, print_costs, print_plan, print_results
@@ -163,10 +163,10 @@ class _Job:
                     continue
             else:
                 recipe = node.recipe
-            folder = node_folder(self.made.nodes, node.name, recipe, self.data)
+            folder = node_folder(self.made.nodes, node.name, recipe, self.data, node.itinerary)
             if is_done(folder, node.scored_on):
                 done.add(node.name)
-                known[node.name] = scores_of(folder, "validation") or {}
+                known |= _validation_scores(node, folder)
         return done
 
     def prepare(self, node: Node) -> Work:
@@ -177,13 +177,13 @@ class _Job:
             recipe = node.weighted(weights)
             if node.name == FINAL:
                 self._write_balance(node, found)
-        return Work(node.name, recipe, node_folder(self.made.nodes, node.name, recipe, self.data), node.scored_on)
+        folder = node_folder(self.made.nodes, node.name, recipe, self.data, node.itinerary)
+        return Work(node.name, recipe, folder, node.scored_on, itinerary=node.itinerary)
 
     def take(self, node: Node, work: Work) -> None:
         """Take what a node left; stop where its scores, with those so far, leave something undefined."""
         self.folders[node.name] = work.folder
-        if "validation" in node.scored_on:
-            self.scores[node.name] = scores_of(work.folder, "validation") or {}
+        self.scores |= _validation_scores(node, work.folder)
         if "test" in node.scored_on:
             self.tests[node.name] = scores_of(work.folder, "test") or {}
         if node.name == FINAL:
@@ -231,10 +231,13 @@ class _Job:
 
     def _write_balance(self, node: Node, found: TaskBalance) -> None:
         assert node.weighting is not None
+        budget = self.recipe.balance.cotbal.budget
+        runs = node.needs if budget is None else (MINI, *map(full_run, self.plan.tasks))
         write_json(
             self.made.balance_file,
             {
-                "scores": {name: self.scores[name] for name in node.needs},
+                "probes": "full" if budget is None else "budget",
+                "scores": {name: self.scores[name] for name in runs},
                 **found.as_dict(),
                 "settings": {
                     **self.recipe.balance.cotbal.model_dump(),
@@ -264,3 +267,10 @@ class _Job:
 
     def _results(self) -> Results:
         return results_of(self.recipe, self.plan, self.tests)
+
+
+def _validation_scores(node: Node, folder: Path) -> dict[str, dict[str, float]]:
+    """What a node that is done says of validation scores: its own, or those of the probes that it stands for."""
+    if node.itinerary is not None:
+        return estimates_of(folder) or {}
+    return {node.name: scores_of(folder, "validation") or {}} if "validation" in node.scored_on else {}

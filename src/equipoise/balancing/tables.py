@@ -9,14 +9,14 @@ from rich.table import Table
 
 from equipoise.metrics.deltas import Deltas
 from equipoise.tasks.contribution import TaskBalance
-from equipoise.tasks.plan import FINAL, Plan
+from equipoise.tasks.plan import BUDGET, FINAL, Plan
 
 
 def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
     """Print the graph: a row a node, with its cost in units of the final run."""
     table = Table("run", "scored on", "needs", "cost", "done")
     for node in plan.nodes:
-        needs = f"{node.needs[0]} to {node.needs[-1]}" if node.needs else ""
+        needs = " to ".join(dict.fromkeys((node.needs[0], node.needs[-1]))) if node.needs else ""
         table.add_row(
             node.name, ", ".join(node.scored_on), needs, f"{node.cost:.3f}", "yes" if node.name in done else ""
         )
@@ -27,6 +27,14 @@ def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
         f"of which {finished:.2f} are done",
         highlight=False,
     )
+    for made in (node.itinerary for node in plan.nodes if node.itinerary is not None):
+        own, answers = (", ".join(f"{task} {count}" for task, count in of.items()) for of in (made.own, made.answers))
+        console.print(
+            f"{BUDGET}: {made.warm} steps of {made.together} samples on all tasks, then from there {len(made.stretches)} "
+            f"stretches of {made.shared} steps on all, each but the first with further ones of one task ({own}); after "
+            f"each stretch answers are read ({answers}), in all {made.cost:.3f} of the final run, answers read counted",
+            highlight=False,
+        )
 
 
 def print_balance(found: TaskBalance, console: Console) -> None:

@@ -6,6 +6,7 @@ Nothing here reads data, trains or writes; `equipoise.balancing` does. The nodes
 | --- | --- | --- |
 | `mini` | the small subset of every task | validation |
 | `TASK+mini` | all of a task, the subsets of the others | validation |
+| `budget` | instead of these, a little of each: see `itinerary` | validation, on its way |
 | `cotbal` | everything, with the weights found | test |
 | `stl@TASK`, `stl-mini@TASK` | one task alone, all of it or its subset | validation (`precise`), test (`stl`) |
 | `ew`, `tla`, ... | everything, by another weighter | test |
@@ -23,10 +24,13 @@ from typing import Any, Literal
 from equipoise.errors import RecipeError
 from equipoise.recipe import Balance, CoTBal, Recipe, Task, TaskWeighting, WeighterName
 from equipoise.tasks.contribution import MINI, full_run
+from equipoise.tasks.itinerary import Itinerary, itinerary
 
 Split = Literal["validation", "test"]
-Scoring = Literal["validation", "test", "loss"]
-"""What a node is scored on: a part of the data, or the validation loss alone, where no task has a metric."""
+Scoring = Literal["validation", "test", "loss", "budget"]
+"""What a node is scored on: a part of the data; the validation loss alone, where no task has a metric; or on its way,
+where it stands for all probes."""
+BUDGET: Literal["budget"] = "budget"
 FINAL: WeighterName = "cotbal"
 STL = "stl"
 #: The weighters that CoTBal is compared with, besides one model per task.
@@ -69,6 +73,7 @@ class Node:
         needs: names of the nodes whose scores decide its weights.
         cost: training samples times epochs, or steps, in units of the final run.
         weighting: how its weights are found; None where it needs none.
+        itinerary: what it does on its way, where it stands for all probes.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Node:
     cost: float
     needs: tuple[str, ...] = ()
     weighting: Weighting | None = None
+    itinerary: Itinerary | None = None
 
     def weighted(self, weights: Mapping[str, float]) -> Recipe:
         """Its recipe with these weights of tasks; 1 for those that are not named."""
@@ -115,8 +121,8 @@ def check_methods(compare: Sequence[str]) -> None:
 def make_plan(
     recipe: Recipe,
     counts: Mapping[str, int],
-    validated: Collection[str],
-    tested: Collection[str],
+    validated: Mapping[str, int],
+    tested: Mapping[str, int],
     compare: Sequence[str] = (),
     ablations: bool = False,
 ) -> Plan:
@@ -125,8 +131,8 @@ def make_plan(
     Args:
         recipe: of the final run; its `balance.cotbal` says how weights are found.
         counts: training samples of each task that has a training part, before the task's `fraction`.
-        validated: tasks with a metric whose validation part has answers.
-        tested: tasks with a metric and a test part.
+        validated: samples of the validation part of each task with a metric whose validation part has answers.
+        tested: samples of the test part of each task with a metric and a test part.
         compare: of `METHODS`.
         ablations: also train with the weights of Table 3's rows.
 
@@ -142,9 +148,13 @@ def make_plan(
             f"tasks that can be balanced (with a training part, a metric and a validation part that has answers): "
             f"found {', '.join(balanced) or 'none'}; two or more are needed"
         )
-    planner = _Planner(recipe, counts, balanced, tested, STL in compare)
     settings = recipe.balance.cotbal
+    if ablations and settings.budget is not None:
+        raise RecipeError("--ablations: found with a budget; its rows need the full probes: leave one of them out")
+    planner = _Planner(recipe, counts, balanced, tested, STL in compare)
     nodes = planner.probes()
+    if settings.budget is not None:
+        nodes = [planner.budget(itinerary(recipe, counts, {task: validated[task] for task in balanced}, tested))]
     if settings.difficulty == "precise":
         nodes += planner.pairs_alone()
     nodes.append(planner.final(FINAL, _weighting(settings)))
@@ -183,6 +193,17 @@ class _Planner:
         """`mini`, and `TASK+mini` for each balanced task."""
         return [self._probe(MINI), *(self._probe(full_run(task), task) for task in self.balanced)]
 
+    def budget(self, made: Itinerary) -> Node:
+        """The run that stands for all probes."""
+        tasks = [self._untested(task) for task in self.recipe.tasks if task.name in self.counts]
+        recipe = weighted(private(self.recipe), TaskWeighting()).model_copy(update={"tasks": tasks})
+        steps = {
+            "max_steps": made.steps, "batch_size": made.batch_size, "gradient_accumulation": made.gradient_accumulation,
+            "eval_steps": None,
+        }  # fmt: skip
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=steps)})
+        return Node(BUDGET, recipe, (BUDGET,), made.cost, itinerary=made)
+
     def pairs_alone(self) -> list[Node]:
         """Each balanced task's subset alone, and all of it alone, for the precise difficulty."""
         return [node for task in self.balanced for node in (self._subset_alone(task), self._alone(task, precise=True))]
@@ -194,6 +215,8 @@ class _Planner:
     def final(self, name: str, weighting: Weighting) -> Node:
         """A run on everything, with weights that are found first."""
         needs = [MINI, *map(full_run, self.balanced)]
+        if self.recipe.balance.cotbal.budget is not None:
+            needs = [BUDGET]
         if weighting.difficulty == "precise":
             needs += [alone(task, whole) for task in self.balanced for whole in (False, True)]
         # The main run is the user's model; the others need not be published.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -48,7 +49,12 @@ HISTORY = 1000
 
 
 def train(
-    recipe: Recipe, folder: Path, console: Console, resume: bool = False, name: str | None = None
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    resume: bool = False,
+    name: str | None = None,
+    kind: Callable[..., RunTrainer] | None = None,
 ) -> RunDirectory:
     """Tune a model as the recipe says; processes that a launcher started do it together, and the first one writes.
 
@@ -58,6 +64,7 @@ def train(
         console: for the module table and the progress.
         resume: go on with the run that is there, from its newest whole checkpoint; start it if there is none.
         name: shown beside the progress; the schedule's name when None.
+        kind: makes the trainer; `RunTrainer` when None.
 
     Returns:
         The finished run.
@@ -78,11 +85,18 @@ def train(
             if state.is_main_process and not run.done:
                 _check_folder(run, recipe, resume, state.num_processes)  # and nothing is put into one that is not ours
                 held.enter_context(lock(folder))
-        return _train(run, recipe, console if state.is_main_process else PlainConsole(quiet=True), resume, name, state)
+        console = console if state.is_main_process else PlainConsole(quiet=True)
+        return _train(run, recipe, console, resume, name, state, kind or RunTrainer)
 
 
 def _train(
-    run: RunDirectory, recipe: Recipe, console: Console, resume: bool, name: str | None, state: PartialState
+    run: RunDirectory,
+    recipe: Recipe,
+    console: Console,
+    resume: bool,
+    name: str | None,
+    state: PartialState,
+    kind: Callable[..., RunTrainer],
 ) -> RunDirectory:
     first = state.is_main_process
     with agreed(state):
@@ -97,7 +111,7 @@ def _train(
         with agreed(state):  # one process on each machine indexes the data, and the others find the index
             _ = _read(recipe, console) if state.is_local_main_process else None
     with agreed(state):
-        trainer = _prepare(recipe, run, console, state)
+        trainer = _prepare(recipe, run, console, state, kind)
     report = ProgressReport(console, name or recipe.balance.modules.schedule)
     trainer.add_callback(report)
 
@@ -140,7 +154,9 @@ def _read(recipe: Recipe, console: Console) -> tuple[Mixture, Mixture | None]:
     return samples, read_mixture(recipe, "validation", console.print) if recipe.train.eval_steps is not None else None
 
 
-def _prepare(recipe: Recipe, run: RunDirectory, console: Console, state: PartialState) -> RunTrainer:
+def _prepare(
+    recipe: Recipe, run: RunDirectory, console: Console, state: PartialState, kind: Callable[..., RunTrainer]
+) -> RunTrainer:
     """Read and check everything, write down what is trained, and load it."""
     samples, validation = _read(recipe, console)
     preflight(recipe)
@@ -152,7 +168,7 @@ def _prepare(recipe: Recipe, run: RunDirectory, console: Console, state: Partial
         write_json(run.data_file, found)
         print_left_out(found, console)
     model = load_to_train(recipe)
-    trainer = build_trainer(recipe, run, model, loading.load_processor(recipe.model), samples, validation)
+    trainer = build_trainer(recipe, run, model, loading.load_processor(recipe.model), samples, validation, kind)
     rows = module_rows(trainer.division, recipe)
     if state.is_main_process:
         write_json(run.path / "modules.json", rows)
@@ -269,12 +285,13 @@ def build_trainer(
     processor: ProcessorMixin,
     samples: Mixture,
     validation: Mixture | None,
+    kind: Callable[..., RunTrainer] = RunTrainer,
 ) -> RunTrainer:
     """The Trainer of a run; everything it writes goes below the run directory."""
     settings = recipe.train
     rates = settings.learning_rate
     arguments = TrainingArguments(**training_arguments(recipe, run, len(samples), validation is not None))
-    trainer = RunTrainer(
+    trainer = kind(
         model=model,
         args=arguments,
         data_collator=loading.load_collator(recipe, processor),

@@ -1,0 +1,185 @@
+"""The run that stands for all probes where there is a budget: a warm start and, from it, a stretch for each of them.
+
+An ordinary training run but for three things: which samples it sees is the itinerary's, and so is the learning rate;
+and where a stretch ends, validation answers are read and everything goes back to where the warm start ended. So it is
+resumed like any other.
+
+| file | what |
+| --- | --- |
+| `warm.pt` | what the warm start has learnt, with the optimizer's and the balance's state |
+| `read/STRETCH.json` | what was read after a stretch, by task, an answer each |
+| `seconds/STRETCH.json` | how long the reading took |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import TrainerCallback
+
+from equipoise.data.collate import Collator
+from equipoise.data.mixture import Mixture
+from equipoise.data.processing import draw
+from equipoise.data.store import Samples
+from equipoise.data.tasks import read_task
+from equipoise.evaluation.forced import Reading, read_answers
+from equipoise.recipe import Recipe
+from equipoise.tasks.itinerary import Itinerary, full_scores
+from equipoise.training.run import RunTrainer, train
+from equipoise.training.run_directory import RunDirectory, write_json
+from equipoise.training.task_weighting import TaskCollator
+
+
+WARM, READ, SECONDS = "warm.pt", "read", "seconds"
+
+
+def run_stretches(recipe: Recipe, itinerary: Itinerary, folder: Path, console: Console, name: str) -> dict[str, Any]:
+    """Make the run, or what is left of it.
+
+    Args:
+        recipe: with as many steps as the itinerary, of as many samples.
+        folder: the run directory.
+        name: shown beside the progress.
+
+    Returns:
+        `runs`: the scores that the full probes would give, by run, by task; `read`: the mean after each stretch.
+
+    Raises:
+        EquipoiseError: as `train`.
+    """
+    for leftover in [*(folder / READ).glob(".*"), *(folder / SECONDS).glob(".*"), *folder.glob(f".{WARM}-*")]:
+        leftover.unlink()  # of a killed process
+    train(recipe, folder, console, resume=True, name=name, kind=partial(StretchTrainer, itinerary=itinerary))
+    read = {stretch: _scores(folder / READ / f"{stretch}.json") for stretch in itinerary.stretches}
+    return {"runs": full_scores(read, itinerary), "read": read, "itinerary": asdict(itinerary)}
+
+
+def seconds_of_reading(folder: Path) -> float:
+    """How long answers were read, all stretches together."""
+    return sum(json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / SECONDS).glob("*.json")))
+
+
+class StretchTrainer(RunTrainer):
+    """A RunTrainer that makes an itinerary."""
+
+    def __init__(self, *args: Any, itinerary: Itinerary, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.itinerary = itinerary
+        self.add_callback(_Ends(self))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        mixture = train_dataset if train_dataset is not None else self.train_dataset
+        assert isinstance(mixture, Mixture)
+        starts = dict(zip(mixture.parts, mixture.starts.tolist(), strict=False))
+        return [starts[task] + number for task, number in self.itinerary.draws(self.recipe.train.seed)]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
+        """The itinerary's rates."""
+        if self.lr_scheduler is None:
+            rate = partial(self.itinerary.rate, warmup=self.recipe.train.warmup)
+            self.lr_scheduler = LambdaLR(optimizer if optimizer is not None else self.optimizer, rate)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def end(self, stretch: str) -> None:
+        """A stretch has ended; the warm start where the name is empty."""
+        file = self._run.path / WARM
+        if not stretch:
+            _save(file, self._learnt())
+            return
+        began = time.monotonic()
+        write_json(self._run.path / READ / f"{stretch}.json", self._read())
+        write_json(self._run.path / SECONDS / f"{stretch}.json", time.monotonic() - began)
+        # From the file always, so that a run which was killed goes on as one which was not.
+        self._go_back(torch.load(file, weights_only=True))
+
+    def _read(self) -> dict[str, list[dict[str, float]]]:
+        collator = self.data_collator.collator if isinstance(self.data_collator, TaskCollator) else self.data_collator
+        assert isinstance(collator, Collator)
+        assert self.model is not None
+        model, size = self.model, 2 * self.args.per_device_eval_batch_size  # nothing is kept for a backward pass
+        readings = {task: read_answers(model, collator, samples, size) for task, samples in self._answers.items()}
+        return {task: [asdict(reading) for reading in found] for task, found in readings.items()}
+
+    @cached_property
+    def _answers(self) -> dict[str, Samples]:
+        """What is read of each task's validation part."""
+        recipe, found = self.recipe, {}
+        for task in recipe.tasks:
+            if (count := self.itinerary.answers.get(task.name)) is not None:
+                samples = read_task(task, "validation", recipe.train.seed, recipe.data.on_error == "skip")
+                assert samples is not None
+                rows = draw(len(samples), count, f"{recipe.train.seed}/{task.name}/{READ}")
+                found[task.name] = samples.select(rows)
+        return found
+
+    def _learnt(self) -> dict[str, Any]:
+        """All that training has changed."""
+        assert self.coordinator is not None
+        return {
+            "weights": {name: parameter.detach().cpu() for name, parameter in self.division.parameters()},
+            "optimizer": {name: dict(self._moments.get(p, {})) for name, p in self.division.parameters()},
+            "modules": self.coordinator.state_dict(),
+        }
+
+    def _go_back(self, learnt: dict[str, Any]) -> None:
+        assert self.coordinator is not None
+        for name, parameter in self.division.parameters():
+            with torch.no_grad():
+                parameter.copy_(learnt["weights"][name])
+            self._moments[parameter] = {
+                # Numbers of steps stay where the optimizer keeps them, on the CPU.
+                key: value.to(parameter.device) if isinstance(value, torch.Tensor) and value.dim() else value
+                for key, value in learnt["optimizer"][name].items()
+            }
+        self.coordinator.load_state_dict(learnt["modules"])
+
+    @property
+    def _moments(self) -> Any:
+        """The optimizer's state by parameter."""
+        return getattr(self.optimizer, "optimizer", self.optimizer).state
+
+
+class _Ends(TrainerCallback):
+    """Tells the trainer where stretches end."""
+
+    def __init__(self, trainer: StretchTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        stretch = self.trainer.itinerary.ends.get(state.global_step)
+        if stretch is not None:
+            self.trainer.end(stretch)
+
+
+def _scores(file: Path) -> dict[str, float]:
+    """By task, the mean probability of the answers read."""
+    read = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        task: sum(Reading(**reading).probability for reading in readings) / len(readings)
+        for task, readings in read.items()
+    }
+
+
+def _save(file: Path, value: Any) -> None:
+    """Write tensors, whole or not at all."""
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            torch.save(value, opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
