@@ -21,7 +21,9 @@ TESTED = {"a": 100, "b": 100, "c": 50}
 
 
 def recipe(budget: float | None = 0.25, **train: Any) -> Recipe:
-    tasks = [{"name": name, "reader": "easy_vqa", "metric": None if name == "chat" else "exact_match"} for name in SIZES]
+    tasks = [
+        {"name": name, "reader": "easy_vqa", "metric": None if name == "chat" else "exact_match"} for name in SIZES
+    ]
     balance = {"cotbal": {"budget": budget, "mini_fraction": 0.125}}
     return Recipe.model_validate(
         {"model": {"path": "a/b"}, "tasks": tasks, "balance": balance, "train": {"batch_size": 8, **train}}
@@ -57,7 +59,9 @@ def test_the_warm_start_is_in_the_mixtures_proportions_and_each_stretch_goes_on_
     draws, first = found.draws(seed=0), found.warm * 2
     warm = draws[:first]
     share = Counter(task for task, _ in warm)
-    assert {task: abs(share[task] - first * size / 800) < 1 for task, size in SIZES.items()} == dict.fromkeys(SIZES, True)
+    assert {task: abs(share[task] - first * size / 800) < 1 for task, size in SIZES.items()} == dict.fromkeys(
+        SIZES, True
+    )
     parts = {}
     for name, steps in found.stretches.items():
         parts[name] = draws[first : first + 2 * steps]
@@ -104,7 +108,9 @@ def test_stretches_end_where_the_next_begins():
 
 
 def test_a_budget_that_buys_nothing_is_refused_with_what_the_least_costs():
-    with pytest.raises(RecipeError, match=r"^balance\.cotbal\.budget: found 0\.01; .* cost (0\.\d+) final runs$") as told:
+    with pytest.raises(
+        RecipeError, match=r"^balance\.cotbal\.budget: found 0\.01; .* cost (0\.\d+) final runs$"
+    ) as told:
         made(0.01)
     least = float(str(told.value).split()[-3])
     assert made(1.01 * least).own == {"a": 1, "b": 1, "c": 1}

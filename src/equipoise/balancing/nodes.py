@@ -171,7 +171,7 @@ def is_done(folder: Path, splits: Sequence[Scoring]) -> bool:
 
 
 def tidy(folder: Path) -> None:
-    """Delete a finished node's checkpoints: there is nothing left to resume; and where no model comes of it, that too."""
+    """Delete a finished node's checkpoints, for nothing is left to resume; where no model comes of it, that too."""
     run = RunDirectory(folder)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if _scores_file(folder, "budget").is_file():

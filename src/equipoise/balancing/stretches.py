@@ -36,9 +36,8 @@ from equipoise.evaluation.forced import Reading, read_answers
 from equipoise.recipe import Recipe
 from equipoise.tasks.itinerary import Itinerary, full_scores
 from equipoise.training.run import RunTrainer, train
-from equipoise.training.run_directory import RunDirectory, write_json
+from equipoise.training.run_directory import write_json
 from equipoise.training.task_weighting import TaskCollator
-
 
 WARM, READ, SECONDS = "warm.pt", "read", "seconds"
 

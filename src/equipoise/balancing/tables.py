@@ -30,9 +30,9 @@ def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
     for made in (node.itinerary for node in plan.nodes if node.itinerary is not None):
         own, answers = (", ".join(f"{task} {count}" for task, count in of.items()) for of in (made.own, made.answers))
         console.print(
-            f"{BUDGET}: {made.warm} steps of {made.together} samples on all tasks, then from there {len(made.stretches)} "
-            f"stretches of {made.shared} steps on all, each but the first with further ones of one task ({own}); after "
-            f"each stretch answers are read ({answers}), in all {made.cost:.3f} of the final run, answers read counted",
+            f"{BUDGET}: {made.warm} steps of {made.together} samples on all tasks, and from there "
+            f"{len(made.stretches)} stretches of {made.shared} steps on all, each but the first with further steps "
+            f"of one task ({own}); after each, answers are read ({answers}). With these it costs {made.cost:.3f} final runs",
             highlight=False,
         )
 

@@ -1,10 +1,10 @@
 r"""CoTBal's probes for a share of one final run: what one short run does, stretch by stretch.
 
 The run begins with a *warm start* on all tasks, in the proportions of the mixture. From what it has learnt by then
-begins each of N + 1 *stretches*, and each goes back there: `mini`, a few steps on all tasks again; and for each balanced
-task i `i+mini`, the same samples and further ones of task i among them, as many as i's size says. These stand for the
-full probes of the same names, whose data are in the same proportions. After each stretch some validation answers of
-every task are read.
+begin N + 1 *stretches*, and each goes back there: `mini`, a few steps on all tasks again; and for each balanced task i
+`i+mini`, the same samples and further ones of task i among them, as many as i's size says. These stand for the full
+probes of the same names, whose data are in the same proportions. After each stretch some validation answers of every
+task are read.
 
 The budget B is a share of the final run, both counted in training samples; an answer that is read costs `READING` of
 one, for it takes a forward pass and a training sample takes a backward pass too. A step sees B times as many samples as
@@ -185,8 +185,8 @@ def at_full_size(base: float, end: float, seen: tuple[int, int], growth: float) 
     r"""A task's score after a full probe, from scores after short stretches.
 
     Errors $1 - V$ fall, or rise, as a power of the number of samples of the task that the stretch is about. From n to
-    n' of them the error went from $1 - V$ to $1 - V'$; from the subset to the whole of the task, which is g times as many,
-    it goes to
+    n' of them the error went from $1 - V$ to $1 - V'$; from the subset to the whole of the task, which is g times as
+    many, it goes to
 
     $$ (1 - V) \left( \frac{1 - V'}{1 - V} \right)^{\log g / \log(n'/n)} $$
 
@@ -200,7 +200,7 @@ def at_full_size(base: float, end: float, seen: tuple[int, int], growth: float) 
         From 0 to 1.
     """
     missing = 1.0 - base
-    if missing <= 0.0:  # nothing is left to learn, and something may have been lost
+    if missing <= 0.0 or end == base:  # nothing was left to learn, or nothing changed, not even by rounding
         return end
     few, many = seen
     power = math.log(growth) / math.log(many / few)

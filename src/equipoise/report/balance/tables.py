@@ -98,6 +98,8 @@ def scores(view: BalanceView) -> str:
     note = (
         "A row a run: mini trains on the subset of every task, TASK+mini on all of TASK and the subsets of the others."
     )
+    if view.estimated:
+        note += " Estimated by the run `budget`, from probabilities of answers: none of these was run."
     return table("Validation scores", ["run", *map(view.called, tasks)], rows, f"{note} {_note(view)}".strip())
 
 

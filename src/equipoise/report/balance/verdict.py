@@ -44,6 +44,11 @@ def findings(view: BalanceView) -> list[Finding]:
 def caveat(view: BalanceView) -> str:
     """How far the numbers can be trusted, as far as that is known."""
     words = []
+    if view.estimated:
+        words.append(
+            "Contributions and difficulties are estimated by one short run (--budget): how far they are from those of "
+            "the full probes is in docs/cotbal.md."
+        )
     if "seed" in view.settings:
         words.append(f"Every run was trained once, with seed {view.settings['seed']}.")
     if view.answers:

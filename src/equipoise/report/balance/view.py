@@ -14,7 +14,7 @@ from typing import Any
 from equipoise.report.numbers import number
 from equipoise.report.view import UNFINISHED, RunView, read_json, view_one
 from equipoise.tasks.contribution import MINI, full_run, no_contribution_to
-from equipoise.tasks.plan import FINAL, STL, WEIGHTERS
+from equipoise.tasks.plan import BUDGET, FINAL, STL, WEIGHTERS
 from equipoise.training.run_directory import RunDirectory
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -52,6 +52,7 @@ class BalanceView:
         undefined_difficulties: tasks whose difficulty is not.
         undefined_improvements: lines that name the scores of one model per task that are 0.
         settings: of the recipe's `balance.cotbal`, and the seed.
+        estimated: whether `scores` are what a budget's run says of probes that were never run.
         results: test scores by method, by task, by test set.
         deltas: by method.
         runs: the logs of the final run and of the weighters it is compared with; their order decides their colours.
@@ -73,6 +74,7 @@ class BalanceView:
     undefined_difficulties: Sequence[str] = ()
     undefined_improvements: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    estimated: bool = False
     results: Mapping[str, Scores] = field(default_factory=dict)
     deltas: Mapping[str, DeltaView] = field(default_factory=dict)
     runs: Mapping[str, RunView] = field(default_factory=dict)
@@ -146,6 +148,7 @@ def view_balance(folder: Path) -> BalanceView:
         undefined_difficulties=_names(degenerate.get("difficulty")),
         undefined_improvements=_names(_dict(results.get("degenerate")).get("improvements")),
         settings=_dict(balance.get("settings")),
+        estimated=balance.get("probes") == BUDGET,
         results={name: found for name, found in test.items() if found},
         deltas={
             name: DeltaView(number(d.get("delta_i")), number(d.get("delta_e")), _numbers(d.get("tasks")))
