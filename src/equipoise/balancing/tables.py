@@ -32,7 +32,8 @@ def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
         console.print(
             f"{BUDGET}: {made.warm} steps of {made.together} samples on all tasks, and from there "
             f"{len(made.stretches)} stretches of {made.shared} steps on all, each but the first with further steps "
-            f"of one task ({own}); after each, answers are read ({answers}). With these it costs {made.cost:.3f} final runs",
+            f"of one task ({own}); after each, answers are read ({answers}). "
+            f"With these it costs {made.cost:.3f} final runs",
             highlight=False,
         )
 
