@@ -142,6 +142,8 @@ def run_node(
             return
         if itinerary is not None:
             estimates = run_stretches(recipe, itinerary, folder, console, name)
+            with lock(folder):
+                run.sweep()
             write_json(_seconds_file(folder, "budget"), seconds_of_reading(folder))
             write_json(_scores_file(folder, "budget"), estimates)
             _free_memory()

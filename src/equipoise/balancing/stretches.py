@@ -56,7 +56,7 @@ def run_stretches(recipe: Recipe, itinerary: Itinerary, folder: Path, console: C
     Raises:
         EquipoiseError: as `train`.
     """
-    for leftover in [*(folder / READ).glob(".*"), *(folder / SECONDS).glob(".*"), *folder.glob(f".{WARM}-*")]:
+    for leftover in [*(folder / READ).glob(".*"), *(folder / SECONDS).glob(".*")]:
         leftover.unlink()  # of a killed process
     train(recipe, folder, console, resume=True, name=name, kind=partial(StretchTrainer, itinerary=itinerary))
     read = {stretch: _scores(folder / READ / f"{stretch}.json") for stretch in itinerary.stretches}
