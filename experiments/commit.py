@@ -23,7 +23,7 @@ from pathlib import Path
 
 from equipoise.training.run_directory import write_json
 from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, TUNED_ON, Cell, Experiment, Settings, at
-from experiments.commit_results import Results, best_rates, figures, summary
+from experiments.commit_results import Results, best_rates, summary
 
 
 def run(out: Path, names: Sequence[str], cells: Sequence[str] | None, seeds: Sequence[int] | None, slots: int) -> None:
@@ -101,7 +101,9 @@ def main() -> None:
     elif given.command == "summary":
         print(summary(Results(given.out)))
     else:
-        figures(Results(given.out), given.folder)
+        from experiments.commit_figures import draw  # plotly takes its time
+
+        draw(Results(given.out), given.folder)
 
 
 if __name__ == "__main__":

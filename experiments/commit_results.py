@@ -17,7 +17,7 @@ from equipoise.comparing.measured import Measured
 from equipoise.comparing.statistics import Difference, difference, estimate, holm
 from equipoise.comparing.verdict import SIGNIFICANT, probability, shown, signed
 from equipoise.training.run_directory import RunDirectory
-from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, METHODS, RATES, TUNED_ON
+from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, RATES, TUNED, TUNED_AS, TUNED_ON
 
 #: By seed.
 Values = dict[int, float]
@@ -65,10 +65,11 @@ def measured_in(folder: Path) -> dict[str, dict[int, Measured]]:
 
 
 def best_rates(folder: Path) -> dict[str, float]:
-    """By method, the rate with the smallest validation loss; methods left out that have not been tried at each."""
+    """By method, the rate with the smallest validation loss; left out are methods that have not been tried at each."""
     losses = {method: fmean(loss_of(run) for run in runs.values()) for method, runs in measured_in(folder).items()}
-    tried = {name: [(losses.get(f"{name} at {rate:g}", math.nan), rate) for rate in RATES] for name in METHODS}
-    return {name: min(pairs)[1] for name, pairs in tried.items() if not any(math.isnan(loss) for loss, _ in pairs)}
+    tried = {name: [(losses.get(f"{name} at {rate:g}", math.nan), rate) for rate in RATES] for name in TUNED}
+    best = {name: min(pairs)[1] for name, pairs in tried.items() if not any(math.isnan(loss) for loss, _ in pairs)}
+    return best | {name: best[other] for name, other in TUNED_AS.items() if other in best}
 
 
 def loss_of(run: Measured) -> float:
@@ -222,7 +223,7 @@ def tuned_table(results: Results, cell: str) -> str:
     chosen = best_rates(results.out / "tune" / cell)
     lines = [f"**Tuning on {cell}: validation loss**", ""]
     lines += [row(["method", *(f"{rate:g}" for rate in RATES)]), row(["---"] * (len(RATES) + 1))]
-    for name in METHODS:
+    for name in TUNED:
         texts = []
         for rate in RATES:
             found = runs.get(f"{name} at {rate:g}", {})
