@@ -117,11 +117,13 @@ def fmean_of(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def test_a_table_pairs_seeds_and_corrects_over_all_cells(results: ModuleType, tmp_path: Path) -> None:
+def test_a_table_pairs_seeds_and_corrects_over_all_cells(experiments: ModuleType) -> None:
     constant = {0: 0.5, 1: 0.6, 2: 0.4, 3: 0.5}
     better = {0: 0.71, 1: 0.79, 2: 0.6, 3: 0.7, 4: 0.9}
     same = {0: 0.55, 1: 0.55, 2: 0.45, 3: 0.5}
-    table = results.Table("scores", {"a": {"constant": constant, "x": better}, "b": {"constant": constant, "x": same}})
+    table = importlib.import_module("experiments.tables").Table(
+        "scores", {"a": {"constant": constant, "x": better}, "b": {"constant": constant, "x": same}}
+    )
     pairs = [[other[seed] for seed in constant] for other in (better, same)]
     ps = [stats.ttest_rel(pair, list(constant.values())).pvalue for pair in pairs]
     assert table.differences["x", "a"][0].mean == pytest.approx(0.2)
