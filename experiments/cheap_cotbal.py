@@ -18,7 +18,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,8 @@ from typing import Any
 import numpy as np
 
 from equipoise.balancing.nodes import cost_of, estimates_of, facts_of, node_folder, read_data, run_node
-from equipoise.balancing.stretches import READ
+from equipoise.balancing.stretches import probabilities, products_of
 from equipoise.console import PlainConsole
-from equipoise.evaluation.forced import Reading
 from equipoise.locks import PATIENCE
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
@@ -42,14 +41,6 @@ SEEDS = (0, 1, 2, 3, 4)
 VECTORS = ("cotbal", "contribution", "difficulty")
 Weights = dict[str, dict[str, float]]
 """By vector, by task."""
-#: What an answer that was read counts.
-SCORES: dict[str, Callable[[Reading], float]] = {
-    "probability": lambda reading: reading.probability,
-    "token": lambda reading: math.exp(reading.log_prob / reading.tokens),
-    "hits": lambda reading: reading.hits / reading.tokens,
-    "exact": lambda reading: float(reading.hits == reading.tokens),
-}
-
 # ---------------------------------------------------------------------- runs
 
 
@@ -97,19 +88,12 @@ def budget_runs(out: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("budget-*.json"))]
 
 
-def budget_weights(out: Path, found: Mapping[str, Any], recipe: Recipe, score: str, extrapolated: bool) -> Weights:
-    """Those of one budget's run, by what an answer counts."""
+def budget_weights(out: Path, found: Mapping[str, Any], recipe: Recipe) -> Weights:
+    """Those of one budget's run, by its readings as they are taken now."""
     folder = out / "nodes" / found["node"]
-    plain = json.loads((folder / "scores-budget.json").read_text(encoding="utf-8"))["itinerary"]
-    itinerary = Itinerary(**plain)
-    read = {
-        stretch: {
-            task: statistics.fmean(SCORES[score](Reading(**reading)) for reading in readings)
-            for task, readings in json.loads((folder / READ / f"{stretch}.json").read_text(encoding="utf-8")).items()
-        }
-        for stretch in itinerary.stretches
-    }
-    return weights_of(full_scores(read, itinerary) if extrapolated else read, recipe)
+    itinerary = Itinerary(**json.loads((folder / "scores-budget.json").read_text(encoding="utf-8"))["itinerary"])
+    read, products = probabilities(folder, itinerary), products_of(folder, itinerary)
+    return weights_of(full_scores(read, itinerary, products), recipe)
 
 
 def spearman(one: Mapping[str, float], other: Mapping[str, float]) -> float:
@@ -153,21 +137,18 @@ def summary(out: Path, full: Path, recipe: Recipe) -> str:
         lines.append(f"| full, seed against seed | {agreement(list(combinations(whole.values(), 2)))} |")
         lines.append(f"| full, a seed against the mean of the others | {agreement(list(_others(whole)))} |")
         for budget in sorted({found["budget"] for found in runs}):
-            for score in SCORES:
-                for extrapolated in (True, False):
-                    cheap = {
-                        found["seed"]: budget_weights(out, found, recipe, score, extrapolated)[vector]
-                        for found in runs
-                        if found["budget"] == budget
-                    }
-                    name = f"budget {budget:g}, {score}{', as read' if not extrapolated else ''}"
-                    same = [(cheap[seed], whole[seed]) for seed in cheap if seed in whole]
-                    middle = mean_of(list(whole.values()))
-                    lines.append(f"| {name}: same seed | {agreement(same)} |")
-                    lines.append(f"| {name}: mean of full | {agreement([(w, middle) for w in cheap.values()])} |")
-                    lines.append(f"| {name}: seed against seed | {agreement(list(combinations(cheap.values(), 2)))} |")
-                    averaged = agreement([(mean_of(list(cheap.values())), middle)])
-                    lines.append(f"| {name}: mean against mean of full | {averaged} |")
+            chosen = [found for found in runs if found["budget"] == budget]
+            cheap = {found["seed"]: budget_weights(out, found, recipe)[vector] for found in chosen}
+            same = [(cheap[seed], whole[seed]) for seed in cheap if seed in whole]
+            middle = mean_of(list(whole.values()))
+            name = f"budget {budget:g}"
+            lines.append(f"| {name}, against full of the same seed | {agreement(same)} |")
+            lines.append(f"| {name}, against the mean of full | {agreement([(w, middle) for w in cheap.values()])} |")
+            lines.append(f"| {name}, seed against seed | {agreement(list(combinations(cheap.values(), 2)))} |")
+            averaged = agreement([(mean_of(list(cheap.values())), middle)])
+            lines.append(f"| {name}, mean against the mean of full | {averaged} |")
+        flat = dict.fromkeys(next(iter(whole.values())), 1.0)
+        lines.append(f"| equal weights, against full | {agreement([(flat, w) for w in whole.values()])} |")
         lines.append("")
     return "\n".join([*lines, *_costs(full, runs)])
 
@@ -205,7 +186,7 @@ def figure(out: Path, full: Path, recipe: Recipe, folder: Path) -> None:
 
     groups = {"full probes": [found["cotbal"] for found in full_weights(full, recipe).values()]}
     for found in budget_runs(out):
-        weights = budget_weights(out, found, recipe, "probability", True)["cotbal"]
+        weights = budget_weights(out, found, recipe)["cotbal"]
         groups.setdefault(f"budget {found['budget']:g}", []).append(weights)
     drawn = go.Figure()
     for number, (name, vectors) in enumerate(groups.items()):
@@ -215,7 +196,7 @@ def figure(out: Path, full: Path, recipe: Recipe, folder: Path) -> None:
             jitter=0.3, marker={"color": colour(number)}, line={"width": 1},
         )  # fmt: skip
     drawn.update_layout(boxmode="group", yaxis={"title": "weight"})
-    photograph(dress(drawn), folder / "cheap-cotbal.png", 1000, 420)
+    photograph(dress(drawn, 420), folder / "cheap-cotbal.png", 1000, 420)
 
 
 # ---------------------------------------------------------------------- command line

@@ -1,4 +1,4 @@
-"""The run that stands for all probes where there is a budget: a warm start and, from it, a stretch for each of them.
+"""The run that stands for all probes where there is a budget: a warm start and, from it, stretches.
 
 An ordinary training run but for three things: which samples it sees is the itinerary's, and so is the learning rate;
 and where a stretch ends, validation answers are read and everything goes back to where the warm start ended. So it is
@@ -8,6 +8,7 @@ resumed like any other.
 | --- | --- |
 | `warm.pt` | what the warm start has learnt, with the optimizer's and the balance's state |
 | `read/STRETCH.json` | what was read after a stretch, by task, an answer each |
+| `read/gradients.json` | by giving task, by receiving one, the product of their gradients after `mini` |
 | `seconds/STRETCH.json` | how long the reading took |
 """
 
@@ -17,6 +18,8 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,16 +33,20 @@ from transformers import TrainerCallback
 from equipoise.data.collate import Collator
 from equipoise.data.mixture import Mixture
 from equipoise.data.processing import draw
+from equipoise.data.sample import Sample
 from equipoise.data.store import Samples
 from equipoise.data.tasks import read_task
 from equipoise.evaluation.forced import Reading, read_answers
+from equipoise.modules.forward import supervised
 from equipoise.recipe import Recipe
-from equipoise.tasks.itinerary import Itinerary, full_scores
+from equipoise.tasks.contribution import MINI
+from equipoise.tasks.itinerary import Itinerary
+from equipoise.tasks.learning_curve import full_scores
 from equipoise.training.run import RunTrainer, train
 from equipoise.training.run_directory import write_json
 from equipoise.training.task_weighting import TaskCollator
 
-WARM, READ, SECONDS = "warm.pt", "read", "seconds"
+WARM, READ, SECONDS, PRODUCTS = "warm.pt", "read", "seconds", "gradients.json"
 
 
 def run_stretches(recipe: Recipe, itinerary: Itinerary, folder: Path, console: Console, name: str) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def run_stretches(recipe: Recipe, itinerary: Itinerary, folder: Path, console: C
         name: shown beside the progress.
 
     Returns:
-        `runs`: the scores that the full probes would give, by run, by task; `read`: the mean after each stretch.
+        `runs`: the scores that the full probes would give, by run, by task; `itinerary`: what it did.
 
     Raises:
         EquipoiseError: as `train`.
@@ -59,8 +66,27 @@ def run_stretches(recipe: Recipe, itinerary: Itinerary, folder: Path, console: C
     for leftover in [*(folder / READ).glob(".*"), *(folder / SECONDS).glob(".*")]:
         leftover.unlink()  # of a killed process
     train(recipe, folder, console, resume=True, name=name, kind=partial(StretchTrainer, itinerary=itinerary))
-    read = {stretch: _scores(folder / READ / f"{stretch}.json") for stretch in itinerary.stretches}
-    return {"runs": full_scores(read, itinerary), "read": read, "itinerary": asdict(itinerary)}
+    runs = full_scores(probabilities(folder, itinerary), itinerary, products_of(folder, itinerary))
+    return {"runs": runs, "itinerary": asdict(itinerary)}
+
+
+def products_of(folder: Path, itinerary: Itinerary) -> dict[str, dict[str, float]]:
+    """By giving task, by receiving one, the product of gradients; empty where none were taken."""
+    if not itinerary.compared:
+        return {}
+    found: dict[str, dict[str, float]] = json.loads((folder / READ / PRODUCTS).read_text(encoding="utf-8"))
+    return found
+
+
+def probabilities(folder: Path, itinerary: Itinerary) -> dict[str, dict[str, list[float]]]:
+    """By stretch, by task, of each answer that a finished run has read."""
+    found = {}
+    for stretch in itinerary.stretches:
+        read = json.loads((folder / READ / f"{stretch}.json").read_text(encoding="utf-8"))
+        found[stretch] = {
+            task: [Reading(**reading).probability for reading in readings] for task, readings in read.items()
+        }
+    return found
 
 
 def seconds_of_reading(folder: Path) -> float:
@@ -98,17 +124,53 @@ class StretchTrainer(RunTrainer):
             return
         began = time.monotonic()
         write_json(self._run.path / READ / f"{stretch}.json", self._read())
+        if stretch == MINI and self.itinerary.compared:
+            write_json(self._run.path / READ / PRODUCTS, self._products())
         write_json(self._run.path / SECONDS / f"{stretch}.json", time.monotonic() - began)
         # From the file always, so that a run which was killed goes on as one which was not.
         self._go_back(torch.load(file, weights_only=True))
 
     def _read(self) -> dict[str, list[dict[str, float]]]:
-        collator = self.data_collator.collator if isinstance(self.data_collator, TaskCollator) else self.data_collator
-        assert isinstance(collator, Collator)
         assert self.model is not None
         model, size = self.model, 2 * self.args.per_device_eval_batch_size  # nothing is kept for a backward pass
-        readings = {task: read_answers(model, collator, samples, size) for task, samples in self._answers.items()}
+        readings = {task: read_answers(model, self._collator, samples, size) for task, samples in self._answers.items()}
         return {task: [asdict(reading) for reading in found] for task, found in readings.items()}
+
+    def _products(self) -> dict[str, dict[str, float]]:
+        """Of each task's gradient on training samples with each's on validation answers."""
+        mixture, compared = self.train_dataset, self.itinerary.compared
+        assert isinstance(mixture, Mixture)
+        given = {
+            task: self._gradient([mixture.parts[task][number] for number in numbers])
+            for task, numbers in self.itinerary.compares(self.recipe.train.seed).items()
+        }
+        wanted = {task: self._gradient(samples[:compared]) for task, samples in self._answers.items()}
+        return {giver: {taker: float(g @ h) for taker, h in wanted.items()} for giver, g in given.items()}
+
+    def _gradient(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """Of the mean loss a token, of all that learns: in main memory, one number a parameter."""
+        assert self.model is not None
+        model, size = self.model, self.args.per_device_train_batch_size
+        parameters = [parameter for _, parameter in self.division.parameters()]
+        tokens = 0
+        with differentiating(model):
+            for first in range(0, len(samples), size):
+                inputs = self._prepare_inputs(self._collator(samples[first : first + size]))
+                said = supervised(model, inputs)
+                loss = torch.nn.functional.cross_entropy(said.logits_KV, said.labels_K, reduction="sum")
+                self.accelerator.backward(loss)
+                tokens += said.labels_K.numel()
+            parts = [
+                p.grad.flatten().float().cpu() if p.grad is not None else torch.zeros(p.numel()) for p in parameters
+            ]
+            model.zero_grad()
+        return torch.cat(parts) / tokens
+
+    @property
+    def _collator(self) -> Collator:
+        collator = self.data_collator.collator if isinstance(self.data_collator, TaskCollator) else self.data_collator
+        assert isinstance(collator, Collator)
+        return collator
 
     @cached_property
     def _answers(self) -> dict[str, Samples]:
@@ -149,6 +211,20 @@ class StretchTrainer(RunTrainer):
         return getattr(self.optimizer, "optimizer", self.optimizer).state
 
 
+@contextmanager
+def differentiating(model: torch.nn.Module) -> Iterator[None]:
+    """Take gradients inside, without dropout; flags and random states come back, and no gradient is left before."""
+    flags = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng():
+        try:
+            model.eval()
+            model.zero_grad()
+            yield
+        finally:
+            for module, flag in flags.items():
+                module.training = flag
+
+
 class _Ends(TrainerCallback):
     """Tells the trainer where stretches end."""
 
@@ -159,15 +235,6 @@ class _Ends(TrainerCallback):
         stretch = self.trainer.itinerary.ends.get(state.global_step)
         if stretch is not None:
             self.trainer.end(stretch)
-
-
-def _scores(file: Path) -> dict[str, float]:
-    """By task, the mean probability of the answers read."""
-    read = json.loads(file.read_text(encoding="utf-8"))
-    return {
-        task: sum(Reading(**reading).probability for reading in readings) / len(readings)
-        for task, readings in read.items()
-    }
 
 
 def _save(file: Path, value: Any) -> None:

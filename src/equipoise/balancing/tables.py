@@ -28,12 +28,12 @@ def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
         highlight=False,
     )
     for made in (node.itinerary for node in plan.nodes if node.itinerary is not None):
-        own, answers = (", ".join(f"{task} {count}" for task, count in of.items()) for of in (made.own, made.answers))
+        answers = ", ".join(f"{task} {count}" for task, count in made.answers.items())
+        stretches = ", ".join(f"{name} {steps}" for name, steps in made.stretches.items())
         console.print(
-            f"{BUDGET}: {made.warm} steps of {made.together} samples on all tasks, and from there "
-            f"{len(made.stretches)} stretches of {made.shared} steps on all, each but the first with further steps "
-            f"of one task ({own}); after each, answers are read ({answers}). "
-            f"With these it costs {made.cost:.3f} final runs",
+            f"{BUDGET}: {made.warm} steps on all tasks, and from there each time, in steps: {stretches}; after each, "
+            f"answers are read: {answers}; after mini, gradients are taken on {made.compared} samples and answers a task. "
+            f"All of it costs {made.cost:.3f} final runs",
             highlight=False,
         )
 

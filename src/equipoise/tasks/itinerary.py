@@ -1,40 +1,45 @@
 r"""CoTBal's probes for a share of one final run: what one short run does, stretch by stretch.
 
 The run begins with a *warm start* on all tasks, in the proportions of the mixture. From what it has learnt by then
-begin N + 1 *stretches*, and each goes back there: `mini`, a few steps on all tasks again; and for each balanced task i
-`i+mini`, the same samples and further ones of task i among them, as many as i's size says. These stand for the full
-probes of the same names, whose data are in the same proportions. After each stretch some validation answers of every
-task are read.
+begin *stretches*, and each goes back there. The first is `mini`, some steps on all tasks again. What else there is
+depends on what the budget can buy:
+
+- Where it can read `ENOUGH` answers of each task so many times, a stretch follows for each balanced task i, `i+mini`:
+  the same samples and further ones of task i among them, as many as i's size says. These stand for the full probes of
+  the same names, whose data are in the same proportions.
+- Else what a task does for another would be lost in the noise of the answers. It is told from gradients after `mini`
+  instead, and each task's own learning curve from one stretch `all`, with as many further samples of all tasks as the
+  model has seen before; or from nothing, where there is no budget for that either.
 
 The budget B is a share of the final run, both counted in training samples; an answer that is read costs `READING` of
-one, for it takes a forward pass and a training sample takes a backward pass too. A step sees B times as many samples as
-one of the final run, so that as many steps are made as the budget would not otherwise allow: what moves a model by
-AdamW's rule is the number of steps.
+one, for it takes a forward pass and a training sample takes a backward pass too.
 
 Nothing here reads data or trains.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, cycle, islice
 
 from equipoise.errors import RecipeError
 from equipoise.recipe import Recipe
 from equipoise.tasks.contribution import MINI, full_run
 
+ALL = "all"
 #: What an answer that is read costs, in training samples: a forward without a backward pass.
 READING = 0.5
-#: The share of the budget that goes into reading answers.
-READ = 0.4
-#: The share of the training that is the warm start.
-WARM = 0.25
-#: Samples of all tasks in a stretch, for each further sample of one task.
-SHARED = 0.5
+#: Answers of a task without which nothing can be said of what another does for it.
+ENOUGH = 64
 FEWEST_ANSWERS = 2
+#: Where each task has a stretch: the share of the budget that reads answers, the share of the training that is the warm
+#: start, and steps on all tasks for each further one on one task.
+READ, WARM, SHARED = 0.4, 0.25, 0.5
+#: Where not: the largest share of the budget that goes into the warm start and `mini` together, the share of these that
+#: is `mini`, the share of the budget for gradients, and the most samples of each side of one.
+FIRST, SETTLING, COMPARED, MOST_COMPARED = 0.5, 0.4, 0.2, 64
 
 
 @dataclass(frozen=True)
@@ -42,35 +47,34 @@ class Itinerary:
     """What the run does.
 
     Attributes:
-        batch_size, gradient_accumulation: of its steps.
+        together: samples of a step.
         warm: steps of the warm start.
         shared: steps' worth of samples of all tasks, which every stretch sees.
-        own: by balanced task, steps' worth of its further samples in its stretch.
+        own: by balanced task, steps' worth of its further samples in its stretch; empty where there are none of these.
+        joint: steps' worth of further samples of all tasks in `all`; 0 where there is no such stretch.
+        compared: samples of each task, and answers of each, whose gradients are taken after `mini`; 0 for none.
         answers: by balanced task, how many are read after each stretch.
         counts: training samples of all tasks.
         growth: how many times the subset the whole of a task is.
         cost: in units of the final run.
     """
 
-    batch_size: int
-    gradient_accumulation: int
+    together: int
     warm: int
     shared: int
     own: Mapping[str, int]
+    joint: int
+    compared: int
     answers: Mapping[str, int]
     counts: Mapping[str, int]
     growth: float
     cost: float
 
     @property
-    def together(self) -> int:
-        """Samples of a step."""
-        return self.batch_size * self.gradient_accumulation
-
-    @property
     def stretches(self) -> dict[str, int]:
         """Steps by stretch, in their order."""
-        return {MINI: self.shared, **{full_run(task): self.shared + steps for task, steps in self.own.items()}}
+        further = {ALL: self.joint} if self.joint else {full_run(task): steps for task, steps in self.own.items()}
+        return {MINI: self.shared, **{name: self.shared + steps for name, steps in further.items()}}
 
     @property
     def ends(self) -> dict[int, str]:
@@ -110,24 +114,34 @@ class Itinerary:
         order = self._mixed(_take(queues, self._quotas(self.warm)), f"{seed}/warm")
         shared = _take(queues, self._quotas(self.shared))
         order += self._mixed(shared, f"{seed}/{MINI}")
-        for task, steps in self.own.items():
-            own = _take(queues, {task: steps * self.together})
-            order += self._mixed([*shared, *own], f"{seed}/{full_run(task)}")
+        further = {ALL: self._quotas(self.joint)} if self.joint else {}
+        further |= {full_run(task): {task: steps * self.together} for task, steps in self.own.items()}
+        for name, quotas in further.items():
+            order += self._mixed([*shared, *_take(queues, quotas)], f"{seed}/{name}")
         return order
 
+    def compares(self, seed: int) -> dict[str, list[int]]:
+        """By balanced task, the numbers of the samples whose gradients are taken: the last of those in `draws`' order,
+        which the run has not seen unless it sees all."""
+        return {task: self._order(task, seed)[-self.compared :] for task in self.answers if self.compared}
+
     def seen(self, task: str) -> tuple[int, int]:
-        """How many of a task's samples the model has seen after the stretch `mini`, and after the task's own."""
+        """How many of a task's samples the model has seen after the stretch `mini`, and after the task's (or `all`)."""
         few = max(1, self._quotas(self.warm)[task] + self._quotas(self.shared)[task])
-        return few, few + self.own[task] * self.together
+        more = self._quotas(self.joint)[task] if self.joint else self.own[task] * self.together
+        return few, few + max(1, more)
 
     def _quotas(self, steps: int) -> dict[str, int]:
         """So many steps' samples, shared out among all tasks by their sizes: largest remainders first."""
         return _shares(self.counts, steps * self.together)
 
     def _queue(self, task: str, seed: int) -> Iterator[tuple[str, int]]:
+        return cycle([(task, number) for number in self._order(task, seed)])
+
+    def _order(self, task: str, seed: int) -> list[int]:
         numbers = list(range(self.counts[task]))
         random.Random(f"{seed}/{task}/budget").shuffle(numbers)
-        return cycle([(task, number) for number in numbers])
+        return numbers
 
     @staticmethod
     def _mixed(samples: Sequence[tuple[str, int]], seed: str) -> list[tuple[str, int]]:
@@ -151,78 +165,102 @@ def itinerary(
     budget, train = recipe.balance.cotbal.budget, recipe.train
     assert budget is not None
     sizes = {task.name: task.share_of(counts[task.name]) for task in recipe.tasks if task.name in counts}
-    whole = train.batch_size * train.gradient_accumulation
-    trained = train.max_steps * whole if train.max_steps is not None else train.epochs * sum(sizes.values())
+    together = train.batch_size * train.gradient_accumulation
+    trained = train.max_steps * together if train.max_steps is not None else train.epochs * sum(sizes.values())
     final = trained + READING * sum(tested.values())
-    together = max(1, round(whole * budget))
-    batch_size = min(train.batch_size, together)
-    accumulation = together // batch_size
-    together = batch_size * accumulation
-    count = len(validated)
-    reads = (count + 1) * count * READING  # what one answer a task costs
-    answers = max(FEWEST_ANSWERS, int(READ * budget * final / reads))
-    asked = {task: min(answers, found) for task, found in validated.items()}
-    reading = READING * (count + 1) * sum(asked.values())
-    steps = int((budget * final - reading) / together)
-    warm = max(1, min(round(WARM * steps), steps - (count + 1) - count))
-    # (N + 1) s shared steps and N further ones of every task, with s = SHARED times the further ones of a task.
-    shared = max(1, int(SHARED * (steps - warm) / (count + (count + 1) * SHARED)))
-    left = steps - warm - (count + 1) * shared
-    if left < count:
-        least = (together * (1 + (count + 1) + count) + FEWEST_ANSWERS * reads) / final
+    subset = recipe.balance.cotbal.mini_fraction
+    bought = _Bought(budget * final, together, sizes, validated)
+    found = bought.each() or bought.all_together(max(1, round(subset * trained / together)))
+    if found is None:
         raise RecipeError(
-            f"balance.cotbal.budget: found {budget:g}; one step of each kind for {count} tasks and {FEWEST_ANSWERS} "
-            f"answers of each cost {least:.3g} final runs"
+            f"balance.cotbal.budget: found {budget:g}; two steps of {together} samples, a gradient and "
+            f"{FEWEST_ANSWERS} answers of each of {len(validated)} tasks cost {bought.least() / final:.3g} final runs"
         )
-    own = {task: 1 + more for task, more in _shares({task: sizes[task] for task in validated}, left - count).items()}
-    made = warm + (count + 1) * shared + sum(own.values())
-    cost = (made * together + reading) / final
-    growth = 1 / recipe.balance.cotbal.mini_fraction
-    return Itinerary(batch_size, accumulation, warm, shared, own, asked, sizes, growth, cost)
+    made = Itinerary(together, **asdict(found), counts=sizes, growth=1 / subset, cost=0.0)
+    spent = made.steps * together + READING * len(made.stretches) * sum(made.answers.values())
+    return replace(made, cost=(spent + 2 * made.compared * len(validated)) / final)
 
 
-def at_full_size(base: float, end: float, seen: tuple[int, int], growth: float) -> float:
-    r"""A task's score after a full probe, from scores after short stretches.
+@dataclass(frozen=True)
+class _Parts:
+    """Those of an itinerary that a budget decides."""
 
-    Errors $1 - V$ fall, or rise, as a power of the number of samples of the task that the stretch is about. From n to
-    n' of them the error went from $1 - V$ to $1 - V'$; from the subset to the whole of the task, which is g times as
-    many, it goes to
+    warm: int
+    shared: int
+    own: dict[str, int]
+    joint: int
+    compared: int
+    answers: dict[str, int]
 
-    $$ (1 - V) \left( \frac{1 - V'}{1 - V} \right)^{\log g / \log(n'/n)} $$
 
-    Args:
-        base: V, after the stretch `mini`, from 0 to 1.
-        end: V', after the task's own.
-        seen: n and n', n' being the larger.
-        growth: g.
+@dataclass(frozen=True)
+class _Bought:
+    """What so many training samples' worth buys.
 
-    Returns:
-        From 0 to 1.
+    Attributes:
+        worth: the budget.
+        together: samples of a step.
+        sizes: training samples of all tasks.
+        validated: answers there are of the balanced ones.
     """
-    missing = 1.0 - base
-    if missing <= 0.0 or end == base:  # nothing was left to learn, or nothing changed, not even by rounding
-        return end
-    few, many = seen
-    power = math.log(growth) / math.log(many / few)
-    return 1.0 - min(1.0, missing * ((1.0 - end) / missing) ** power)
 
+    worth: float
+    together: int
+    sizes: Mapping[str, int]
+    validated: Mapping[str, int]
 
-def full_scores(read: Mapping[str, Mapping[str, float]], made: Itinerary) -> dict[str, dict[str, float]]:
-    """The table of scores that the full probes would give, from what was read after each stretch.
+    def each(self) -> _Parts | None:
+        """A stretch for each task; None where that cannot be."""
+        count = len(self.validated)
+        answers = self._answers(count + 1, READ * self.worth)
+        if any(asked < min(ENOUGH, self.validated[task]) for task, asked in answers.items()):
+            return None
+        steps = int((self.worth - READING * (count + 1) * sum(answers.values())) / self.together)
+        warm = max(1, min(round(WARM * steps), steps - (count + 1) - count))
+        # (N + 1) s shared steps and N further ones of every task, with s = SHARED times the further ones of a task.
+        shared = max(1, int(SHARED * (steps - warm) / (count + (count + 1) * SHARED)))
+        left = steps - warm - (count + 1) * shared
+        if left < count:
+            return None
+        more = _shares({task: self.sizes[task] for task in self.validated}, left - count)
+        return _Parts(warm, shared, {task: 1 + steps for task, steps in more.items()}, 0, 0, answers)
 
-    Args:
-        read: by stretch, by task, from 0 to 1.
-        made: the stretches.
-    """
-    base = dict(read[MINI])
-    rows = {
-        full_run(giver): {
-            task: at_full_size(base[task], value, made.seen(giver), made.growth)
-            for task, value in read[full_run(giver)].items()
-        }
-        for giver in made.own
-    }
-    return {MINI: base, **rows}
+    def all_together(self, subset: int) -> _Parts | None:
+        """No stretch of single tasks; None where not even that can be.
+
+        Args:
+            subset: steps that the full probe `mini` makes.
+        """
+        first = max(2, min(subset, int(FIRST * self.worth / self.together)))
+        shared = max(1, round(SETTLING * first))
+        sides = 2 * len(self.validated)
+        compared = min(MOST_COMPARED, int(COMPARED * self.worth / sides), *self.validated.values())
+        left = self.worth - first * self.together - compared * sides
+        joint = first if (first + shared) * self.together <= left / 2 else 0
+        if joint:  # what reading leaves goes into further steps
+            answers = self._answers(2, left - (joint + shared) * self.together)
+            reading = READING * 2 * sum(answers.values())
+            joint = int((left - reading) / self.together) - shared
+        else:
+            answers = self._answers(1, left)
+        if not compared or left < self.least_reading():
+            return None
+        return _Parts(first - shared, shared, {}, joint, compared, answers)
+
+    def least(self) -> float:
+        """What the least that can be costs."""
+        sides = 2 * len(self.validated)
+        # A step each of warm start and `mini`, a gradient of each side, and what must be read.
+        return max(2 * self.together / FIRST, sides / COMPARED, 2 * self.together + sides + self.least_reading())
+
+    def least_reading(self) -> float:
+        """What the fewest answers cost, read once."""
+        return READING * sum(min(FEWEST_ANSWERS, found) for found in self.validated.values())
+
+    def _answers(self, times: int, worth: float) -> dict[str, int]:
+        """Answers by task, where all are read so many times for so much: no more than there are."""
+        asked = max(FEWEST_ANSWERS, int(worth / (READING * times * len(self.validated))))
+        return {task: min(asked, found) for task, found in self.validated.items()}
 
 
 def _shares(sizes: Mapping[str, int], count: int) -> dict[str, int]:

@@ -197,11 +197,8 @@ class _Planner:
         """The run that stands for all probes."""
         tasks = [self._untested(task) for task in self.recipe.tasks if task.name in self.counts]
         recipe = weighted(private(self.recipe), TaskWeighting()).model_copy(update={"tasks": tasks})
-        steps = {
-            "max_steps": made.steps, "batch_size": made.batch_size, "gradient_accumulation": made.gradient_accumulation,
-            "eval_steps": None,
-        }  # fmt: skip
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=steps)})
+        train = recipe.train.model_copy(update={"max_steps": made.steps, "eval_steps": None})
+        recipe = recipe.model_copy(update={"train": train})
         return Node(BUDGET, recipe, (BUDGET,), made.cost, itinerary=made)
 
     def pairs_alone(self) -> list[Node]:
