@@ -32,7 +32,8 @@ from equipoise.locks import PATIENCE
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.tasks.contribution import balance_tasks
-from equipoise.tasks.itinerary import Itinerary, full_scores
+from equipoise.tasks.itinerary import Itinerary
+from equipoise.tasks.learning_curve import full_scores
 from equipoise.tasks.plan import BUDGET, make_plan
 from equipoise.training.run_directory import write_json
 

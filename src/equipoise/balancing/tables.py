@@ -32,8 +32,8 @@ def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
         stretches = ", ".join(f"{name} {steps}" for name, steps in made.stretches.items())
         console.print(
             f"{BUDGET}: {made.warm} steps on all tasks, and from there each time, in steps: {stretches}; after each, "
-            f"answers are read: {answers}; after mini, gradients are taken on {made.compared} samples and answers a task. "
-            f"All of it costs {made.cost:.3f} final runs",
+            f"answers are read: {answers}; after mini, gradients are taken on {made.compared} samples and answers of "
+            f"each task. With these it costs {made.cost:.3f} final runs",
             highlight=False,
         )
 

@@ -236,7 +236,8 @@ class _Bought:
         sides = 2 * len(self.validated)
         compared = min(MOST_COMPARED, int(COMPARED * self.worth / sides), *self.validated.values())
         left = self.worth - first * self.together - compared * sides
-        joint = first if (first + shared) * self.together <= left / 2 else 0
+        room = (first + shared) * self.together <= left / 2 and 2 * self.least_reading() <= left / 2
+        joint = first if room else 0
         if joint:  # what reading leaves goes into further steps
             answers = self._answers(2, left - (joint + shared) * self.together)
             reading = READING * 2 * sum(answers.values())

@@ -74,7 +74,7 @@ def full_scores(
 
 
 def alignment(products: Mapping[str, Mapping[str, float]], giver: str, taker: str) -> float:
-    r"""What a small step on the giver does for the taker's loss, over what as small a step on the taker's own data does.
+    r"""What a small step on the giver does for the taker's loss, over what one on the taker's own data does.
 
     $$ C_{ij} = \frac{g_i \cdot h_j}{g_j \cdot h_j} $$
 
