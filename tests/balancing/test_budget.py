@@ -47,7 +47,7 @@ def content(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     plain = mixture.settings(checkpoint, data, mini_fraction=0.25, budget=BUDGET, on_degenerate="zero")
     task = {"reader": "jsonl", "metric": "exact_match", "max_new_tokens": 4}
     plain["tasks"] = [{"name": name, "path": str(data / name), **task} for name in TASKS]
-    plain["train"] |= {"learning_rate": 0.01, "batch_size": 8, "epochs": 6, "save_steps": 7}
+    plain["train"] |= {"learning_rate": 0.01, "batch_size": 2, "epochs": 6, "save_steps": 7}
     return plain
 
 
@@ -109,7 +109,7 @@ def test_the_promise_is_kept_and_seen(found):
         sum(line[f"task_tokens/{task}"] > 0 for task in TASKS) > 0 for line in RunDirectory(node(found)).metrics()
     )
     read = sum(len(answers) for part in (node(found) / "read").iterdir() for answers in loaded(part).values())
-    step = itinerary["batch_size"] * itinerary["gradient_accumulation"]
+    step = itinerary["together"]
     final = 6 * 3 * 24 + 0.5 * 3 * 6
     assert trained * step + 0.5 * read <= BUDGET * final
     assert itinerary["cost"] == pytest.approx((trained * step + 0.5 * read) / final)
@@ -148,7 +148,7 @@ def test_a_stretch_reads_what_a_run_of_it_alone_would(found, content, tmp_path, 
     monkeypatch.setattr(
         stretches.Itinerary, "stretches", property(lambda _: {"opposed+mini": train.max_steps - alone.warm})
     )
-    monkeypatch.setattr(stretches, "full_scores", lambda read, _: read)
+    monkeypatch.setattr(stretches, "full_scores", lambda read, *_: read)
     recipe = recipe.model_copy(update={"train": train})
     stretches.run_stretches(recipe, alone, tmp_path / "alone", Console(file=io.StringIO()), "alone")
     read = loaded(tmp_path / "alone" / "read" / "opposed+mini.json")

@@ -88,6 +88,8 @@ def alignment(products: Mapping[str, Mapping[str, float]], giver: str, taker: st
 
 def _whole(base: float, power: float, made: Itinerary) -> float:
     """The score after the whole of a task, from that after its subset."""
+    if power == 0.0:  # nothing changes, not even by rounding
+        return base
     return 1.0 - min(1.0, (1.0 - base) * made.growth**-power)
 
 
