@@ -198,7 +198,7 @@ def test_the_option_is_over_the_recipe_and_the_dry_run_shows_what_it_buys(
     assert "budget: already done" in again["printed"]
     small = command("balance", file, "--budget", "0.001", "--out", tmp_path / "out")
     assert small["status"] == 2
-    assert "equipoise: balance.cotbal.budget: found 0.001; one step of each kind" in small["printed"]
+    assert "equipoise: balance.cotbal.budget: found 0.001; two steps of 2 samples" in small["printed"]
     assert len(small["printed"].splitlines()) == 1
 
 

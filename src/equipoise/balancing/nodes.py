@@ -149,6 +149,7 @@ def run_node(
             _free_memory()
             tidy(folder)
             return
+        assert "budget" not in splits, "such a node has an itinerary"
         train(recipe, folder, console, resume=True, name=name)
         with lock(folder):  # `train` sweeps no run that is finished: somebody may evaluate it
             run.sweep()
@@ -156,7 +157,8 @@ def run_node(
         for split in splits:
             if not _scores_file(folder, split).is_file():
                 began = time.monotonic()
-                found, part = run.scores(), None if split == "loss" else split
+                found = run.scores()
+                part: Split | None = split if split in ("validation", "test") else None
                 if found is None or found["split"] != part:  # else killed just before it was kept
                     wanted = validation_loss or part is None
                     found = evaluate(run, console, part, controls=False, validation_loss=wanted)

@@ -112,11 +112,12 @@ class StretchTrainer(RunTrainer):
         """The itinerary's rates."""
         if self.lr_scheduler is None:
             rate = partial(self.itinerary.rate, warmup=self.recipe.train.warmup)
-            self.lr_scheduler = LambdaLR(optimizer if optimizer is not None else self.optimizer, rate)
+            chosen: Any = optimizer if optimizer is not None else self.optimizer
+            self.lr_scheduler = LambdaLR(chosen, rate)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def end(self, stretch: str) -> None:
+    def end_stretch(self, stretch: str) -> None:
         """A stretch has ended; the warm start where the name is empty."""
         file = self._run.path / WARM
         if not stretch:
@@ -208,7 +209,8 @@ class StretchTrainer(RunTrainer):
     @property
     def _moments(self) -> Any:
         """The optimizer's state by parameter."""
-        return getattr(self.optimizer, "optimizer", self.optimizer).state
+        optimizer: Any = self.optimizer
+        return getattr(optimizer, "optimizer", optimizer).state
 
 
 @contextmanager
@@ -234,7 +236,7 @@ class _Ends(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         stretch = self.trainer.itinerary.ends.get(state.global_step)
         if stretch is not None:
-            self.trainer.end(stretch)
+            self.trainer.end_stretch(stretch)
 
 
 def _save(file: Path, value: Any) -> None:
