@@ -52,7 +52,9 @@ def test_the_page_has_every_key_of_a_recipe_with_its_default() -> None:
                 continue
             default = listed.pop(f"{section}.{name}").default
             assert default is None or yaml.safe_load(default) == value or float(default) == value
-    assert [(name, setting.default) for name, setting in listed.items()] == [("balance.cotbal.budget", "null")]  # unsaid
+    assert [(name, setting.default) for name, setting in listed.items()] == [
+        ("balance.cotbal.budget", "null")
+    ]  # unsaid
 
 
 def test_bounds_and_choices_are_told() -> None:

@@ -8,7 +8,7 @@ resumed like any other.
 | --- | --- |
 | `warm.pt` | what the warm start has learnt, with the optimizer's and the balance's state |
 | `read/STRETCH.json` | what was read after a stretch, by task, an answer each |
-| `read/gradients.json` | by giving task, by receiving one, the product of their gradients after `mini` |
+| `read/gradients.json` | by giving task, by receiving one, the products of their gradients after `mini` |
 | `seconds/STRETCH.json` | how long the reading took |
 """
 
@@ -40,6 +40,7 @@ from equipoise.evaluation.forced import Reading, read_answers
 from equipoise.modules.forward import supervised
 from equipoise.recipe import Recipe
 from equipoise.tasks.contribution import MINI
+from equipoise.tasks.gradients import Products
 from equipoise.tasks.itinerary import Itinerary
 from equipoise.tasks.learning_curve import full_scores
 from equipoise.training.run import RunTrainer, train
@@ -70,11 +71,11 @@ def run_stretches(recipe: Recipe, itinerary: Itinerary, folder: Path, console: C
     return {"runs": runs, "itinerary": asdict(itinerary)}
 
 
-def products_of(folder: Path, itinerary: Itinerary) -> dict[str, dict[str, float]]:
-    """By giving task, by receiving one, the product of gradients; empty where none were taken."""
+def products_of(folder: Path, itinerary: Itinerary) -> Products:
+    """What `alignments` takes; empty where no gradients were taken."""
     if not itinerary.compared:
         return {}
-    found: dict[str, dict[str, float]] = json.loads((folder / READ / PRODUCTS).read_text(encoding="utf-8"))
+    found: Products = json.loads((folder / READ / PRODUCTS).read_text(encoding="utf-8"))
     return found
 
 
@@ -137,16 +138,28 @@ class StretchTrainer(RunTrainer):
         readings = {task: read_answers(model, self._collator, samples, size) for task, samples in self._answers.items()}
         return {task: [asdict(reading) for reading in found] for task, found in readings.items()}
 
-    def _products(self) -> dict[str, dict[str, float]]:
-        """Of each task's gradient on training samples with each's on validation answers."""
+    def _products(self) -> dict[str, dict[str, list[list[float]]]]:
+        """Of each task's gradient on training samples with each's on validation answers, half by half."""
         mixture, compared = self.train_dataset, self.itinerary.compared
         assert isinstance(mixture, Mixture)
-        given = {
-            task: self._gradient([mixture.parts[task][number] for number in numbers])
-            for task, numbers in self.itinerary.compares(self.recipe.train.seed).items()
+        sides = [
+            {
+                task: [mixture.parts[task][number] for number in numbers]
+                for task, numbers in self.itinerary.compares(self.recipe.train.seed).items()
+            },
+            {task: samples[:compared] for task, samples in self._answers.items()},
+        ]
+        given, wanted = (
+            {
+                task: [self._gradient(half) for half in (samples[: compared // 2], samples[compared // 2 :])]
+                for task, samples in side.items()
+            }
+            for side in sides
+        )
+        return {
+            giver: {taker: [[float(g @ h) for h in others] for g in halves] for taker, others in wanted.items()}
+            for giver, halves in given.items()
         }
-        wanted = {task: self._gradient(samples[:compared]) for task, samples in self._answers.items()}
-        return {giver: {taker: float(g @ h) for taker, h in wanted.items()} for giver, g in given.items()}
 
     def _gradient(self, samples: Sequence[Sample]) -> torch.Tensor:
         """Of the mean loss a token, of all that learns: in main memory, one number a parameter."""

@@ -39,7 +39,7 @@ FEWEST_ANSWERS = 2
 READ, WARM, SHARED = 0.4, 0.25, 0.5
 #: Where not: the largest share of the budget that goes into the warm start and `mini` together, the share of these that
 #: is `mini`, the share of the budget for gradients, and the most samples of each side of one.
-FIRST, SETTLING, COMPARED, MOST_COMPARED = 0.5, 0.4, 0.2, 64
+FIRST, SETTLING, COMPARED, MOST_COMPARED = 0.5, 0.4, 0.35, 64
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,8 @@ class _Bought:
         first = max(2, min(subset, int(FIRST * self.worth / self.together)))
         shared = max(1, round(SETTLING * first))
         sides = 2 * len(self.validated)
-        compared = min(MOST_COMPARED, int(COMPARED * self.worth / sides), *self.validated.values())
+        fewest = min(*self.validated.values(), *(self.sizes[task] for task in self.validated))
+        compared = min(MOST_COMPARED, int(COMPARED * self.worth / sides), fewest)
         left = self.worth - first * self.together - compared * sides
         room = (first + shared) * self.together <= left / 2 and 2 * self.least_reading() <= left / 2
         joint = first if room else 0
@@ -244,15 +245,16 @@ class _Bought:
             joint = int((left - reading) / self.together) - shared
         else:
             answers = self._answers(1, left)
-        if not compared or left < self.least_reading():
+        if compared < 2 or left < self.least_reading():
             return None
         return _Parts(first - shared, shared, {}, joint, compared, answers)
 
     def least(self) -> float:
         """What the least that can be costs."""
         sides = 2 * len(self.validated)
-        # A step each of warm start and `mini`, a gradient of each side, and what must be read.
-        return max(2 * self.together / FIRST, sides / COMPARED, 2 * self.together + sides + self.least_reading())
+        # A step each of warm start and `mini`, a gradient of two halves of each side, and what must be read.
+        parts = 2 * self.together, 2 * sides, self.least_reading()
+        return max(parts[0] / FIRST, parts[1] / COMPARED, sum(parts), self.least_reading() / (1 - FIRST - COMPARED))
 
     def least_reading(self) -> float:
         """What the fewest answers cost, read once."""

@@ -25,6 +25,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from equipoise.tasks.contribution import MINI, full_run
+from equipoise.tasks.gradients import alignments
 from equipoise.tasks.itinerary import ALL, Itinerary
 
 OWN, SPREAD = 0.3, 0.25
@@ -42,7 +43,7 @@ def full_scores(
     Args:
         read: what was read after each stretch.
         made: the stretches.
-        products: by giving task, by receiving one, the product of gradients where there are any: see `alignment`.
+        products: of gradients, where any were taken.
     """
     base = {task: _mean(answers) for task, answers in read[MINI].items()}
     if made.own:
@@ -62,28 +63,16 @@ def full_scores(
     if made.joint:
         powers = {task: exponent(read[MINI][task], read[ALL][task], made.seen(task), OWN) for task in base}
     whole = {task: _whole(base[task], power, made) for task, power in powers.items()}
+    aligned = alignments(products)
     return {
         MINI: base,
         **{
             full_run(giver): {
-                taker: base[taker] + alignment(products, giver, taker) * (whole[taker] - base[taker]) for taker in base
+                taker: base[taker] + aligned[giver][taker] * (whole[taker] - base[taker]) for taker in base
             }
             for giver in base
         },
     }
-
-
-def alignment(products: Mapping[str, Mapping[str, float]], giver: str, taker: str) -> float:
-    r"""What a small step on the giver does for the taker's loss, over what one on the taker's own data does.
-
-    $$ C_{ij} = \frac{g_i \cdot h_j}{g_j \cdot h_j} $$
-
-    with $g_i$ the gradient of task i's loss on training samples and $h_j$ that of task j's on validation answers; as in
-    TAG (Fifty et al., arXiv 2109.04617), whose affinities are taken by steps. From -1 to 1; 0 where the taker's own two
-    gradients do not agree.
-    """
-    own = products[taker][taker]
-    return min(1.0, max(-1.0, products[giver][taker] / own)) if own > 0 else float(giver == taker)
 
 
 def _whole(base: float, power: float, made: Itinerary) -> float:
