@@ -35,9 +35,7 @@ LEAST = 1e-6
 Read = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def full_scores(
-    read: Read, made: Itinerary, products: Mapping[str, Mapping[str, float]]
-) -> dict[str, dict[str, float]]:
+def full_scores(read: Read, made: Itinerary, products: Products) -> dict[str, dict[str, float]]:
     """The table of scores that `contribution.balance_tasks` takes.
 
     Args:
