@@ -25,7 +25,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from equipoise.tasks.contribution import MINI, full_run
-from equipoise.tasks.gradients import alignments
+from equipoise.tasks.gradients import Products, alignments
 from equipoise.tasks.itinerary import ALL, Itinerary
 
 OWN, SPREAD = 0.3, 0.25
