@@ -89,8 +89,8 @@ class BalanceMixin(SoundNumbers):
         if coordination.schedule != "constant":
             self.division.require_balance(f"schedule {coordination.schedule}")
         self._processes = TorchProcesses(self.args.device) if self.accelerator.num_processes > 1 else ALONE
-        run = RunDirectory(log_folder or Path(self.args.output_dir or "trainer_output"))
-        self._step_log = StepLog(run, writes=self.is_world_process_zero())
+        self._run = RunDirectory(log_folder or Path(self.args.output_dir or "trainer_output"))
+        self._step_log = StepLog(self._run, writes=self.is_world_process_zero())
         self._record: Record = {}
         self._loss: torch.Tensor | float = 0.0
         self._tasks: TaskBalance | None = None
