@@ -26,5 +26,6 @@ EMBEDDED: dict[str, Callable[[], Path]] = {
     "embedded:smol-vlm": lambda: smol_vlm(aligned=True),
     "embedded:smol-vlm-unaligned": lambda: smol_vlm(aligned=False),
     "embedded:smol-audio": smol_audio,
+    "embedded:smol-audio-base": lambda: smol_audio(base=True),
     "embedded:smol-audio-vision": smol_audio_vision,
 }
