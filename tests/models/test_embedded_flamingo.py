@@ -1,4 +1,4 @@
-"""The embedded stack with gated cross-attention: blind SmolLM2 at first, and what its layers are."""
+"""The embedded stack with gated cross-attention: SmolLM2 where its gates are shut, and what its layers are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tiny
 from equipoise.data.collate import Collator
 from equipoise.data.readers import easy_vqa
 from equipoise.models.embedded import EMBEDDED, IMAGE_TOKEN, smol_flamingo
-from equipoise.models.embedded.flamingo import CROSS_LAYERS
+from equipoise.models.embedded.flamingo import CROSS_LAYERS, GATE
 from equipoise.models.flamingo import FlamingoForConditionalGeneration, ReadingLayer
 
 pytestmark = pytest.mark.slow  # builds half a gigabyte that no other test needs
@@ -24,7 +24,11 @@ def test_it_is_smollm2_behind_shut_gates(embedded_model, embedded_processor):
     assert [n for n, layer in enumerate(layers) if isinstance(layer, ReadingLayer)] == list(CROSS_LAYERS)
     crossing = [layers[number].cross_attention for number in CROSS_LAYERS]
     assert sum(parameter.numel() for layer in crossing for parameter in layer.parameters()) == 14_380_806
-    assert not any(parameter.any() for layer in crossing for parameter in (layer.layer.alpha_cross_attn,))
+    gates = [gate for layer in crossing for gate in (layer.layer.alpha_cross_attn, layer.layer.alpha_dense)]
+    assert [gate.item() for gate in gates] == [GATE] * 6
+    assert abs(crossing[0].layer.cross_attn.q_proj.weight.std().item() * 576**0.5 - 1) < 0.01
+    for gate in gates:
+        gate.fill_(0)
     tiny.assert_same(model.model.vision_tower.state_dict(), embedded_model.model.vision_tower.state_dict())
 
     processor = AutoProcessor.from_pretrained(folder)
@@ -37,8 +41,8 @@ def test_it_is_smollm2_behind_shut_gates(embedded_model, embedded_processor):
     alone = embedded_model.lm_head(embedded_model.model.language_model(**ids).last_hidden_state)
     torch.testing.assert_close(model(**batch).logits, alone, atol=1e-3, rtol=0)
 
-    for layer in crossing:
-        layer.layer.alpha_cross_attn.fill_(0.5)
+    for gate in gates:
+        gate.fill_(GATE)
     shown = model(**batch).logits
     batch["pixel_values"] = batch["pixel_values"].flip(0)
     assert (model(**batch).logits - shown).abs().max() > 0.01

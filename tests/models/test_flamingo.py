@@ -149,6 +149,15 @@ def test_images_are_encoded_once_a_prompt_and_seen_by_every_token_that_follows(m
     assert beams.shape == (2, 12)
 
 
+def test_new_layers_are_drawn_as_the_config_says_and_not_as_the_llms():
+    config = flamingo()[0].config
+    config.gate, config.initializer_range = 0.25, 0.3
+    layer = FlamingoForConditionalGeneration(config).model.language_model.layers[1].cross_attention.layer
+    assert [getattr(layer, gate).item() for gate in GATES] == [0.25, 0.25]
+    assert layer.mlp.up_proj.weight.std().item() == pytest.approx(0.3, abs=0.03)
+    assert layer.cross_attn.v_proj.weight.std().item() == pytest.approx(0.3, abs=0.03)
+
+
 def test_it_saves_and_loads(model, tmp_path):
     open_gates(model)
     model.float().save_pretrained(tmp_path)

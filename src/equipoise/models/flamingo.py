@@ -51,6 +51,7 @@ class FlamingoConfig(PreTrainedConfig):
         vision_config: any tower that `AutoModel` knows.
         cross_layers: the decoder's layers, counted from 0, in front of which a gated cross-attention layer stands.
         image_token_id: the placeholder; one token an image.
+        gate: what a new layer's gates are before their tanh.
         initializer_range: deviation of new weights.
 
     Raises:
@@ -67,6 +68,7 @@ class FlamingoConfig(PreTrainedConfig):
     vision_config: Any = None
     cross_layers: list | tuple = (0, 4, 8, 12, 16, 20, 24, 28)
     image_token_id: int = 32000
+    gate: float = 0.0
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
 
@@ -78,15 +80,33 @@ class FlamingoConfig(PreTrainedConfig):
             raise ValueError(f"cross_layers: found {self.cross_layers}; the decoder's layers are 0 to {layers - 1}")
 
 
-class GatedCrossAttention(nn.Module):
+class FlamingoPreTrainedModel(PreTrainedModel):
+    config: FlamingoConfig
+    config_class = FlamingoConfig
+    base_model_prefix = "model"
+    input_modalities: Any = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, IdeficsGatedCrossAttentionLayer):
+            init.constant_(module.alpha_cross_attn, self.config.gate)
+            init.constant_(module.alpha_dense, self.config.gate)
+
+
+class GatedCrossAttention(FlamingoPreTrainedModel):
     """Text asks, images answer: x + tanh(a) * attention(norm(x), images), then x + tanh(b) * mlp(norm(x)).
 
-    Both gates start at zero, so that a new layer changes nothing. A token before the first image of its row passes
-    unchanged whatever the gates: a row says the same beside others as alone, and text alone is the LLM's.
+    Gates that start at zero, as Flamingo's do, let a new layer change nothing. A token before the first image of its
+    row passes unchanged whatever the gates: a row says the same beside others as alone, and text alone is the LLM's.
     """
 
     def __init__(self, config: FlamingoConfig):
-        super().__init__()
+        super().__init__(config)  # a model of its own, or the LLM's class would draw its weights
         text = config.text_config
         settings = IdeficsConfig(
             hidden_size=text.hidden_size,
@@ -137,24 +157,6 @@ class ReadingLayer(nn.Module):
         if image_states is not None:
             hidden_states = self.cross_attention(hidden_states, image_states, image_seen)
         return self.layer(hidden_states, *args, **kwargs)
-
-
-class FlamingoPreTrainedModel(PreTrainedModel):
-    config: FlamingoConfig
-    config_class = FlamingoConfig
-    base_model_prefix = "model"
-    input_modalities: Any = ("image", "text")
-    supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, IdeficsGatedCrossAttentionLayer):
-            init.zeros_(module.alpha_cross_attn)
-            init.zeros_(module.alpha_dense)
 
 
 class FlamingoModel(FlamingoPreTrainedModel):
