@@ -56,6 +56,7 @@ CONVERSATIONS = {
         f"{HEADER.format('assistant')}red<|eot_id|>"
         f"{HEADER.format('user')}where<|eot_id|>{HEADER.format('assistant')}deep blue<|eot_id|>"
     ),
+    "flamingo": CHATML.format("<image>") + CHATML_ON,
     "salmonn": (
         "<s> USER: <Speech><audio>*5 </Speech> what is it\nASSISTANT: red</s> USER: where\nASSISTANT: deep blue</s>"
     ),

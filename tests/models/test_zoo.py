@@ -26,6 +26,7 @@ CLASSES = {
     "voxtral": ("VoxtralForConditionalGeneration", "VoxtralProcessor"),
     "idefics": ("IdeficsForVisionText2Text", "IdeficsProcessor"),
     "mllama": ("MllamaForConditionalGeneration", "MllamaProcessor"),
+    "flamingo": ("FlamingoForConditionalGeneration", "FlamingoProcessor"),
     "salmonn": ("SalmonnForConditionalGeneration", "SalmonnProcessor"),
     "audio_vision": ("AudioVisionForConditionalGeneration", "AudioVisionProcessor"),
 }
@@ -43,13 +44,14 @@ PATHS = {
     "voxtral": ("model.multi_modal_projector.", "model.language_model.layers.0."),
     "idefics": ("model.perceiver_resampler.", "model.gated_cross_attn_layers.0."),
     "mllama": ("model.multi_modal_projector.", "model.language_model.layers.1.cross_attn."),
+    "flamingo": ("model.language_model.layers.1.cross_attention.", "model.language_model.layers.0."),
     "salmonn": ("model.qformer.", "model.language_model.layers.0."),
     "audio_vision": ("model.multi_modal_projector.", "model.qformer.", "model.language_model.layers.0."),
 }
 IMAGE = {
     "llava": "<image>\n", "blip2": "", "paligemma": "<image>", "internvl": "<IMG_CONTEXT>\n", "smolvlm": "<image>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "mllama": "<|image|>",
-    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>", "audio_vision": "<image>",
+    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>", "audio_vision": "<image>", "flamingo": "<image>",
 }  # fmt: skip
 AUDIO = {
     "qwen2_audio": "<|audio_bos|><|AUDIO|><|audio_eos|>", "salmonn": "<Speech><audio> </Speech> ",

@@ -56,6 +56,7 @@ KINDS = ("llava", "blip2", "internvl", "salmonn", "mllama", "qwen2_audio", "pali
 USUAL = {
     ("llava", "commit"), ("blip2", "exact"), ("internvl", "language-cd"), ("salmonn", "commit"), ("mllama", "exact"),
     ("mllama", "feature-cd"), ("qwen2_audio", "lookback"), ("paligemma", "commit"), ("qwen3_vl", "lookback"),
+    ("flamingo", "commit"),
     ("qwen3_vl", "encoder-lr-up"), ("paligemma", "llm-lr-up"), ("blip2", "constant"), ("qwen2_audio", "commit-clr"),
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ BUILDERS: dict[str, Callable[[], Parts]] = {
     "voxtral": audio.voxtral,
     "idefics": cross_attention.idefics,
     "mllama": cross_attention.mllama,
+    "flamingo": cross_attention.flamingo,
     "salmonn": speech.salmonn,
     "audio_vision": speech.audio_vision,
 }
