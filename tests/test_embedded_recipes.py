@@ -27,6 +27,7 @@ from equipoise.recipe_reading import load_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 LEARNS = {
     "smol-vlm": {"projector", "llm"},
+    "smol-qformer": {"qformer", "llm"},
     "smol-flamingo": {"cross_attention", "llm"},
     "smol-audio": {"qformer", "llm"},
     "smol-audio-vision": {"projector", "qformer", "llm"},
@@ -49,8 +50,8 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-HEAVY = {"smol-flamingo"}  # builds half a gigabyte that no other test needs
-SEES = {"smol-vlm", "smol-flamingo"}
+HEAVY = {"smol-qformer", "smol-flamingo"}  # build half a gigabyte each that no other test needs
+SEES = {"smol-vlm", "smol-qformer", "smol-flamingo"}
 
 
 @pytest.mark.parametrize(

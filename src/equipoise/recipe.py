@@ -170,8 +170,8 @@ class Model(_Section):
     """What to tune.
 
     Attributes:
-        path: a folder, a hub id, or `embedded:` and a name (`smol-vlm`, `smol-flamingo`, `smol-audio`,
-            `smol-audio-base`, `smol-audio-vision`).
+        path: a folder, a hub id, or `embedded:` and a name (`smol-vlm`, `smol-qformer`, `smol-flamingo`,
+            `smol-audio`, `smol-audio-base`, `smol-audio-vision`).
         lora: adapters on the LLM; null trains no adapter.
         train: module name to `full` or `frozen`; what is not named follows the family (the connector is trained, the
             towers are frozen, the LLM learns by LoRA alone).

@@ -167,7 +167,7 @@ def test_loading_changes_no_weight(family: str, settings: Model) -> None:
 def test_model_types_are_of_one_family_each() -> None:
     assert FAMILIES.keys() == {
         "llava", "blip-2", "internvl", "salmonn", "audio_vision", "paligemma", "idefics", "flamingo", "qwen2_audio",
-        "voxtral",
+        "voxtral", "llava_qformer",
     }  # fmt: skip
     assert of_type("qwen3_vl") is of_type("smolvlm") is of_type("mllama") is of_type("anything") is GENERIC
 

@@ -19,6 +19,7 @@ Parts = tuple[PreTrainedModel, ProcessorMixin | video.ProcessorFiles]
 
 BUILDERS: dict[str, Callable[[], Parts]] = {
     "llava": images.llava,
+    "llava_qformer": images.llava_qformer,
     "blip2": images.blip2,
     "paligemma": images.paligemma,
     "internvl": video.internvl,

@@ -22,6 +22,11 @@ SALMONN = {
 #: Family to module to the beginnings of its parameters' names.
 PARTS: dict[str, dict[str, set[str]]] = {
     "llava": LLAVA,
+    "llava_qformer": {
+        "qformer": {"model.multi_modal_projector"},
+        "vision_tower": {"model.vision_tower"},
+        "llm": {"model.language_model", "lm_head"},
+    },
     "blip2": {
         "qformer": {"query_tokens", "qformer", "language_projection"},
         "vision_tower": {"vision_model"},

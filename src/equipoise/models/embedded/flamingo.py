@@ -1,8 +1,8 @@
 """The embedded Flamingo: SmolLM2 reads EfficientNet-Lite0's features through three gated cross-attention layers.
 
 They stand before layers 6, 14 and 22 of SmolLM2's 30 and are drawn from seed 0, so that they keep variance at SmolLM2's
-width. Their gates are half open: from shut, as Flamingo's start, they move by no more than the learning rate a step, for
-which short runs have no time.
+width. Their gates are half open: from shut, as Flamingo's start, they move by no more than the learning rate a step,
+for which short runs have no time.
 """
 
 from __future__ import annotations
