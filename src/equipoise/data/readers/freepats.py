@@ -17,9 +17,9 @@ its bounds divide the notes into thirds. Instruments have their registers: who k
 
 **Splits.** All notes of a patch lie in one split, the same one for both kinds: instruments of the test split were never
 heard in training, of whatever pitch. In each family the patches, in the order of a hash of their names, are dealt to
-the splits, so that each of the ten families is in all three. That makes `instrument` hard: a family's test is one or two
-instruments (14 for drums), known by what they have in common with two to five others. The split of a patch depends on
-the others of its family.
+the splits, so that each of the ten families is in all three. That makes `instrument` hard: a family's test is one or
+two instruments (14 for drums), known by what they have in common with two to five others. The split of a patch depends
+on the others of its family.
 
 | kind | train | validation | test |
 | --- | --- | --- | --- |

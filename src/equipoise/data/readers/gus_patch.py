@@ -128,7 +128,7 @@ def play(sample: PatchSample, note: float, seconds: float, rate: int) -> np.ndar
         rate: samples a second of what is returned.
 
     Returns:
-        float32 [samples], its loudest at 0.5; faded out at the end where it was cut.
+        float32 [samples], its loudest at 0.5; then faded out at the end where it was cut.
 
     Raises:
         ValueError: the note is too far from the recorded one, or silent.

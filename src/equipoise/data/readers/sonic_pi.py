@@ -15,8 +15,8 @@ Left out are the kinds with fewer, and those that are no kind of sound: `ambi`, 
 
 **Splits.** Sounds whose names agree in their first two words, without figures, are one recording or a series of one
 (`tabla_ghe1` to `tabla_ghe8`, `loop_amen` and `loop_amen_full`), and lie in one split. In each kind these series, in
-the order of a hash of their names, are dealt to the splits. What no split can part: all tablas are one pair of drums, and
-the electronic sounds are one author's. It is a small set; a sound of the test split is worth 3 %.
+the order of a hash of their names, are dealt to the splits. What no split can part: all tablas are one pair of drums,
+and the electronic sounds are one author's. It is a small set; a sound of the test split is worth 3 %.
 
 | train | validation | test |
 | --- | --- | --- |
