@@ -77,8 +77,21 @@ def test_the_instrument_is_the_family_of_its_program(tmp_path):
     }
 
 
+def test_the_group_is_of_several_families_and_organs_have_none(tmp_path):
+    groups = {
+        "Tone_000/000_Piano": "keys", "Tone_000/008_Celesta": "keys", "Tone_000/024_Guitar": "guitar",
+        "Tone_000/032_Bass": "guitar", "Tone_000/040_Violin": "strings", "Tone_000/056_Trumpet": "wind",
+        "Tone_000/064_Sax": "wind", "Tone_000/072_Piccolo": "wind", "Drum_000/035_Kick": "drums",
+    }  # fmt: skip
+    for name in (*groups, "Tone_000/016_Organ", "Tone_000/088_New_Age"):
+        write(tmp_path, name, tone(440, low=440_000, high=440_000))
+    question = "Which of these groups of instruments is it from: keys, guitar, strings, wind, drums?"
+    found = answers(every(tmp_path, "group"), question)
+    assert found == {f"{name}/0+0": group for name, group in groups.items()}
+
+
 def test_notes_are_the_recorded_one_and_thirds_from_it_that_the_patch_plays_with_it(tmp_path):
-    low, high = tone(220, low=1, high=300_000), tone(880, low=700_000, high=800_000)
+    low, high = tone(220, low=1, high=300_000), tone(880, low=690_000, high=900_000)
     write(tmp_path, "Tone_000/040_Violin", low, high)
     samples = every(tmp_path, "instrument")
     assert list(samples) == [
@@ -162,13 +175,18 @@ def test_what_it_reads_and_makes_is_watched(tmp_path, cache):
 
 def test_what_is_not_there_is_a_line(tmp_path):
     assert refused("dev", tmp_path) == "task t: freepats has no split 'dev'; allowed: train, validation, test"
-    assert refused("train", tmp_path, kind="key") == "task t: freepats has no kind 'key'; allowed: instrument, pitch"
+    assert (
+        refused("train", tmp_path, kind="key")
+        == "task t: freepats has no kind 'key'; allowed: instrument, group, pitch"
+    )
     assert refused("train", tmp_path) == f"task t: {tmp_path / freepats.PATCHES} holds no patches"
     assert "equipoise data fetch freepats" in refused("train")
 
 
 @pytest.mark.slow  # reads the real data, where it was fetched
-@pytest.mark.parametrize(("kind", "sizes"), [("instrument", (394, 110, 163)), ("pitch", (516, 120, 243))])
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [("instrument", (394, 110, 163)), ("group", (370, 98, 152)), ("pitch", (516, 120, 243))]
+)
 def test_the_real_patches(kind, sizes, monkeypatch):
     monkeypatch.delenv("EQUIPOISE_CACHE")
     if not FREEPATS.folder.is_dir():
@@ -178,4 +196,4 @@ def test_the_real_patches(kind, sizes, monkeypatch):
     assert tuple(map(len, rows.values())) == sizes
     for found in rows.values():
         counts = Counter(row.references[0] for row in found)
-        assert len(counts) == (10 if kind == "instrument" else 3)
+        assert len(counts) == {"instrument": 10, "group": 5, "pitch": 3}[kind]

@@ -9,13 +9,15 @@ patch plays with it. Drums are played as they were recorded. Notes are kept as W
 | `kind` | sample |
 | --- | --- |
 | `instrument` | note -> the instrument's family, one of the ten that the question lists |
+| `group` | note -> the larger group of families: `keys`, `guitar`, `strings`, `wind` or `drums` |
 | `pitch` | note of a piano's range -> `low` (below 180 Hz), `middle` or `high` (from 620 Hz) |
 
 Families are General MIDI's with at least four patches, and the drums; of a patch `instrument` takes at most 12 notes,
-evenly from low to high, so that families have about equally many. `pitch` leaves out drums, percussion and noises;
+evenly from low to high, so that families have about equally many. `group` is the same without the organs, which sound
+like winds and are keys. `pitch` leaves out drums, percussion and noises;
 its bounds divide the notes into thirds. Instruments have their registers: who knows a bass knows that it is low.
 
-**Splits.** All notes of a patch lie in one split, the same one for both kinds: instruments of the test split were never
+**Splits.** All notes of a patch lie in one split, the same one for all kinds: instruments of the test split were never
 heard in training, of whatever pitch. In each family the patches, in the order of a hash of their names, are dealt to
 the splits, so that each of the ten families is in all three. That makes `instrument` hard: a family's test is one or
 two instruments (14 for drums), known by what they have in common with two to five others. The split of a patch depends
@@ -24,6 +26,7 @@ on the others of its family.
 | kind | train | validation | test |
 | --- | --- | --- | --- |
 | `instrument` | 394 | 110 | 163 |
+| `group` | 370 | 98 | 152 |
 | `pitch` | 516 | 120 | 243 |
 """
 
@@ -58,15 +61,22 @@ LISTED = (
     "piano", "chromatic percussion", "organ", "guitar", "bass", "strings", "brass", "reed", "pipe", "drums"
 )  # fmt: skip
 UNPITCHED = (DRUMS, "percussive", "sound effects")
-KINDS = ("instrument", "pitch")
+GROUPS = {
+    "piano": "keys", "chromatic percussion": "keys", "guitar": "guitar", "bass": "guitar", "strings": "strings",
+    "brass": "wind", "reed": "wind", "pipe": "wind", DRUMS: "drums",
+}  # fmt: skip
 LARGEST = 64_000_000  # bytes of a patch; theirs are 2.4 million
 SECONDS, RATE = 1.5, 16_000
 STEPS = (-12, -8, -4, 0, 4, 8, 12)  # semitones from the recorded note
 MOST = 12  # notes of a patch, for `instrument`
 MIDDLE = (180.0, 620.0)  # Hz
 PIANO = (27.5, 4_186.1)  # Hz, A0 to C8
-WHICH = f"Which of these instruments is it: {', '.join(LISTED)}?"
-HOW_HIGH = "How high is this note: low, middle or high?"
+QUESTIONS = {
+    "instrument": f"Which of these instruments is it: {', '.join(LISTED)}?",
+    "group": f"Which of these groups of instruments is it from: {', '.join(dict.fromkeys(GROUPS.values()))}?",
+    "pitch": "How high is this note: low, middle or high?",
+}
+KINDS = tuple(QUESTIONS)
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ def read(task: str, split: str, path: Path | None = None, kind: str = "instrumen
         task: the task's name, copied into each sample.
         split: `train`, `validation` or `test`.
         path: the folder that holds `usr/`; the fetched copy when None.
-        kind: `instrument` or `pitch`.
+        kind: `instrument`, `group` or `pitch`.
 
     Raises:
         DataError: an unknown split or kind, data that was not fetched, a folder without patches, or a cache that
@@ -102,13 +112,13 @@ def read(task: str, split: str, path: Path | None = None, kind: str = "instrumen
         raise DataError(f"task {task}: {root} holds no patches")
     splits = dealt({patch.id: patch.family for patch in patches})
     chosen = [patch for patch in patches if splits[patch.id] == split]
-    chosen = [patch for patch in chosen if (patch.family in LISTED if kind == "instrument" else _has_pitch(patch))]
+    chosen = [patch for patch in chosen if _is_asked(patch, kind)]
     noted = False
 
     def make(patch: Patch) -> Iterator[Sample]:
         nonlocal noted
         for name, frequency, recording in _notes(task, root, patch, kind):
-            question, answer = (WHICH, patch.family) if kind == "instrument" else (HOW_HIGH, height(frequency))
+            answer = _answer(patch, kind, frequency)
             try:
                 sound = play(recording, frequency, SECONDS, RATE)
             except ValueError as error:
@@ -116,7 +126,9 @@ def read(task: str, split: str, path: Path | None = None, kind: str = "instrumen
             clip = media_file(root, {"bytes": _wav(sound), "path": "note.wav"}, "audio")
             if not noted:
                 noted = bool(note(clip))  # one stands for all: an index must not outlive the cache folder
-            yield Sample(f"{patch.id}/{name}", task, exchange(question, answer), audios=(clip,), references=(answer,))
+            yield Sample(
+                f"{patch.id}/{name}", task, exchange(QUESTIONS[kind], answer), audios=(clip,), references=(answer,)
+            )
 
     yield from samples_of(((patch.id, patch) for patch in chosen), make, root)
 
@@ -138,6 +150,18 @@ def _patches(root: Path) -> list[Patch]:
             if program < 128:
                 found.append(Patch(path, DRUMS if folder == "Drum_000" else FAMILIES[program // 8]))
     return found
+
+
+def _answer(patch: Patch, kind: str, frequency: float) -> str:
+    if kind == "pitch":
+        return height(frequency)
+    return patch.family if kind == "instrument" else GROUPS[patch.family]
+
+
+def _is_asked(patch: Patch, kind: str) -> bool:
+    if kind == "pitch":
+        return _has_pitch(patch)
+    return patch.family in (LISTED if kind == "instrument" else GROUPS)
 
 
 def _has_pitch(patch: Patch) -> bool:
