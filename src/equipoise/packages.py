@@ -143,7 +143,30 @@ ASTERISK = DebianData(
         ),
     ),
 )
-DATA = {data.name: data for data in (TUXPAINT, ASTERISK)}
+FREEPATS = DebianData(
+    "freepats",
+    "448 recordings of 128 instruments and drums, with the note of each (FreePats)",
+    "GPL-2+ with an exception for music made with them",
+    (
+        DebianPackage(
+            "freepats", "20060219-4", "1282628c7ec015f0d39a8b1ee58a2d942220bbad38173d005bbfbaaf36e1d6f1", megabytes=25
+        ),
+    ),
+)
+SONIC_PI = DebianData(
+    "sonic_pi",
+    "165 short sounds, named by their kind (Sonic Pi's samples, from freesound.org)",
+    "CC0-1.0, by the README beside the sounds",
+    (
+        DebianPackage(
+            "sonic-pi-samples",
+            "3.2.2~repack-8",
+            "25f2312d2fae005e6ad0f4726b8ed3084e776006a5a132083506e960224ac79d",
+            megabytes=22,
+        ),
+    ),
+)
+DATA = {data.name: data for data in (TUXPAINT, ASTERISK, FREEPATS, SONIC_PI)}
 
 
 def cache_folder() -> Path:

@@ -26,12 +26,15 @@ Schedule = Literal[
 Estimator = Literal["per-sample", "exact", "sampled", "lookback"]
 ReaderName = Literal[
     "easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk",
+    "freepats", "sonic_pi",
     "textvqa", "iconqa", "aokvqa", "vqav2", "gqa", "chartqa", "ocrvqa",
     "clothoaqa", "macs", "sdd", "sharegpt4v", "refcoco", "sharegpt",
     "llava", "jsonl", "parquet", "saved",
 ]  # fmt: skip
 #: Readers of data that packages carry, which need no path.
-PACKAGED = frozenset({"easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk"})
+PACKAGED = frozenset(
+    {"easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk", "freepats", "sonic_pi"}
+)
 MetricName = Literal[
     "exact_match", "vqa_accuracy", "aokvqa_direct", "multiple_choice", "relaxed_accuracy",
     "cider", "cider_ptb", "rouge_l", "iou", "box_accuracy",
