@@ -233,7 +233,8 @@ class Window:
 def windows(run: Run, size: int = WINDOW) -> list[Window]:
     """The run's whole windows, one after the other."""
     kappa, factor, loss = run.log_kappa, run.smallest_factor, run.column("loss")
-    equal = kappa - 2 * np.log(run.column("lr_factor/llm") / run.column(f"lr_factor/{ENCODER}"))
+    with np.errstate(divide="ignore"):  # without a bound, a factor may round to 0
+        equal = kappa - 2 * np.log(run.column("lr_factor/llm") / run.column(f"lr_factor/{ENCODER}"))
     made = int(np.flatnonzero(~np.isnan(loss))[-1]) + 1 if (~np.isnan(loss)).any() else 0
     found = []
     for end in range(size, made + 1, size):

@@ -1,0 +1,110 @@
+"""CoMMIT's tables and figures on the embedded stacks (docs/experiments.md: the protocol, and what came out).
+
+    python -m experiments.commit run OUT tune                        # learning rates first, with a seed of their own
+    python -m experiments.commit run OUT table1 --seeds 0,1,2,3,4    # schedules on six tasks
+    python -m experiments.commit run OUT table2 curves ablations     # and the others of `commit_plan`
+    python -m experiments.commit controls OUT                        # what a score is worth: majority, shuffled inputs
+    python -m experiments.commit summary OUT                         # all tables, of what is finished, in Markdown
+    python -m experiments.commit figures OUT docs                    # and the figures (needs Chromium)
+
+Every run is made by `equipoise compare`, one folder a cell: OUT/EXPERIMENT/CELL. What is finished is not run again, so
+the same command goes on where it was stopped. Seeds are gone through one by one, all cells with each: whenever it is
+stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several at once, one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from equipoise.training.run_directory import write_json
+from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, TUNED_ON, Cell, Experiment, Settings, at
+from experiments.commit_results import Results, best_rates, summary
+
+
+def run(out: Path, names: Sequence[str], cells: Sequence[str] | None, seeds: Sequence[int] | None, slots: int) -> None:
+    """Make what is missing of some experiments."""
+    for name in names:
+        experiment = EXPERIMENTS[name]
+        chosen = [CELLS[cell] for cell in experiment.cells if cells is None or cell in cells]
+        methods = {cell.name: rated(out, experiment, cell) for cell in chosen}
+        wanted = [seed for seed in experiment.seeds if seeds is None or seed in seeds]
+        for count in range(1, len(wanted) + 1):
+            for cell in chosen:
+                compare(experiment, cell, out / name / cell.name, methods[cell.name], wanted[:count], slots)
+
+
+def rated(out: Path, experiment: Experiment, cell: Cell) -> Mapping[str, Settings]:
+    """An experiment's methods, each with its learning rate where that was tuned.
+
+    Raises:
+        SystemExit: it has not been.
+    """
+    if experiment.rates is None:
+        return experiment.methods
+    tuned = best_rates(out / "tune" / TUNED_ON[cell.stack])
+    needed = experiment.methods if experiment.rates == "own" else (BASELINE,)
+    if missing := [name for name in needed if name not in tuned]:
+        sys.exit(f"{', '.join(missing)}: no tuned learning rate on {cell.stack}; run {out} tune comes first")
+    rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in experiment.methods}
+    return {name: at(settings, rates[name]) for name, settings in experiment.methods.items()}
+
+
+def compare(
+    experiment: Experiment, cell: Cell, out: Path, methods: Mapping[str, Settings], seeds: Iterable[int], slots: int
+) -> None:
+    """Have `equipoise compare` make what is missing of a comparison."""
+    command = [sys.executable, "-m", "equipoise", "compare", str(cell.file), "train.threads=1", *cell.settings]
+    if not experiment.scored:
+        command += [f"tasks.{cell.name}.metric=null", f"tasks.{cell.name}.test=null"]
+    command += ["--out", str(out), "--slots", str(slots), "--seeds", ",".join(map(str, seeds))]
+    for name, settings in methods.items():
+        command += ["--method", f"{name}: {' '.join(settings)}"]
+    subprocess.run(command, check=True)
+
+
+def controls(out: Path) -> None:
+    """Score the first seed's constant run of each cell once more, with the majority answer and shuffled inputs."""
+    for name in CELLS:
+        folders = sorted((out / "table1" / name / "nodes").glob(f"{BASELINE}@0-*"))
+        target = out / "controls" / f"{name}.json"
+        if folders and not target.is_file():
+            subprocess.run([sys.executable, "-m", "equipoise", "evaluate", str(folders[0])], check=True)
+            scores = json.loads((folders[0] / "scores.json").read_text(encoding="utf-8"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_json(target, scores["tasks"][name])
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "controls", "summary", "figures"):
+        command = commands.add_parser(name)
+        command.add_argument("out", type=Path)
+        if name == "run":
+            command.add_argument("experiments", nargs="+", choices=EXPERIMENTS, metavar="EXPERIMENT")
+            command.add_argument("--cells", type=lambda text: text.split(","))
+            command.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
+            command.add_argument("--slots", type=int, default=1)
+        if name == "figures":
+            command.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.out, given.experiments, given.cells, given.seeds, given.slots)
+    elif given.command == "controls":
+        controls(given.out)
+    elif given.command == "summary":
+        print(summary(Results(given.out)))
+    else:
+        from experiments.commit_figures import draw  # plotly takes its time
+
+        draw(Results(given.out), given.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What is compared with what: cells, methods, rates and ablations of `experiments.commit`. Fixed before the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Settings = tuple[str, ...]
+RECIPES = Path(__file__).parent / "commit"
+SEEDS = (0, 1, 2, 3, 4)
+#: Rates are tuned with a seed that no table has.
+TUNING_SEED = 100
+#: CoMMIT's Table 2, and one between.
+RATES = (1e-5, 1e-4, 3e-4, 1e-3)
+BASELINE = "constant"
+#: In the paper's form: every sample measured exactly, the mean of ratios, nothing held back.
+PAPER = ["estimator=exact", "average=mean", "min_factor=0", "regulariser_cap=null"]
+
+
+def modules(*settings: str) -> Settings:
+    """Settings of `balance.modules`, as `key=value` of a recipe."""
+    return tuple(f"balance.modules.{setting}" for setting in settings)
+
+
+#: Table 1's, then both of the paper's own methods in its form, then ours.
+METHODS: Mapping[str, Settings] = {
+    BASELINE: modules("schedule=constant"),
+    "feature-cd": modules("schedule=feature-cd"),
+    "language-cd": modules("schedule=language-cd"),
+    "commit-clr": modules("schedule=commit-clr"),
+    "commit": modules("schedule=commit"),
+    "commit-clr, paper's form": modules("schedule=commit-clr", *PAPER),
+    "commit, paper's form": modules("schedule=commit", *PAPER),
+    "servo": modules("schedule=commit-clr", "controller=servo"),
+}
+
+
+def at(settings: Settings, rate: float) -> Settings:
+    """A method at a learning rate."""
+    return (*settings, f"train.learning_rate={rate:g}")
+
+
+#: Too dear to be tuned: they take the rate of what they are a form of.
+TUNED_AS = {"commit-clr, paper's form": "commit-clr", "commit, paper's form": "commit"}
+TUNED = [name for name in METHODS if name not in TUNED_AS]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A task on a backbone.
+
+    Attributes:
+        name: of the cell, and of its recipe.
+        stack: whose learning rates it uses.
+        metric: of its scores.
+        settings: over the recipe.
+    """
+
+    name: str
+    stack: str
+    metric: str
+    recipe: str
+    settings: Settings = ()
+
+    @property
+    def file(self) -> Path:
+        """The recipe."""
+        return RECIPES / f"{self.recipe}.yaml"
+
+
+CELLS = {
+    cell.name: cell
+    for cell in (
+        Cell("vqa", "vision", "exact_match", "vqa"),
+        Cell("language", "audio", "exact_match", "language"),
+        Cell("category", "vision", "exact_match", "category"),
+        Cell("transcript", "audio", "rouge_l", "transcript"),
+        Cell("caption", "vision", "cider", "caption"),
+        Cell("speech", "audio", "rouge_l", "speech"),
+    )
+}
+#: The stack's first task: there rates are tuned.
+TUNED_ON = {"vision": "vqa", "audio": "language"}
+
+
+#: Table 2: constant rates; its own tuned one is in Table 1 already.
+CONSTANT_RATES = {f"{BASELINE} at {rate:g}": at(METHODS[BASELINE], rate) for rate in RATES}
+#: Figures 2 and 3: ten times the rate on one side, with everything that the theorems name, at every step.
+ONE_SIDE_FASTER = {
+    name: modules(f"schedule={name}", "theory=true", "theory_every=1")
+    for name in (BASELINE, "encoder-lr-up", "llm-lr-up", "commit-clr", "commit")
+}
+#: One setting of `commit` changed at a time.
+ABLATIONS: Mapping[str, Settings] = {
+    "commit": modules("schedule=commit"),
+    **{f"window {n}": modules("schedule=commit", f"window={n}") for n in (1, 5, 10, 50)},
+    "mean of ratios": modules("schedule=commit", "average=mean"),
+    "servo": modules("schedule=commit", "controller=servo"),
+    **{f"regulariser {w:g}": modules("schedule=commit", f"regulariser_weight={w:g}") for w in (0, 0.1, 10)},
+    "no cap": modules("schedule=commit", "regulariser_cap=null"),
+    "regulariser 10, no cap": modules("schedule=commit", "regulariser_weight=10", "regulariser_cap=null"),
+    **{f"estimator {e}": modules("schedule=commit", f"estimator={e}") for e in ("exact", "sampled", "lookback")},
+}
+#: What learns, and by which optimizer: `commit` beside `constant` in each case.
+OTHERWISE: Mapping[str, Settings] = {
+    "tower too": ("model.train.vision_tower=full",),
+    "LLM in full": ("model.lora=null", "model.train.llm=full", "train.learning_rate=1e-5"),
+    "SGD": ("train.optimizer=sgd", "train.learning_rate=0.1"),
+    "Adafactor": ("train.optimizer=adafactor",),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A comparison that is made on some cells.
+
+    Attributes:
+        cells: names of them.
+        methods: the first is what the others are compared with.
+        seeds: of each.
+        rates: where learning rates come from: `own`, each method's tuned one; `constant`, the tuned one of constant
+            for all; None, the settings.
+        scored: whether anything but the validation loss is computed.
+    """
+
+    cells: Sequence[str]
+    methods: Mapping[str, Settings]
+    seeds: Sequence[int] = SEEDS
+    rates: Literal["own", "constant"] | None = None
+    scored: bool = True
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "tune": Experiment(
+        tuple(TUNED_ON.values()),
+        {f"{name} at {rate:g}": at(METHODS[name], rate) for name in TUNED for rate in RATES},
+        seeds=(TUNING_SEED,),
+        scored=False,
+    ),
+    "table1": Experiment(tuple(CELLS), METHODS, rates="own"),
+    "table2": Experiment([name for name, cell in CELLS.items() if cell.stack == "vision"], CONSTANT_RATES),
+    "curves": Experiment(("vqa", "language"), ONE_SIDE_FASTER, seeds=SEEDS[:3], rates="constant"),
+    "ablations": Experiment(("vqa",), ABLATIONS, seeds=SEEDS[:3], rates="constant"),
+    **{
+        f"otherwise-{name.replace(' ', '-')}": Experiment(
+            ("vqa",),
+            {method: (*METHODS[method], *settings) for method in (BASELINE, "commit-clr", "commit")},
+            seeds=SEEDS[:3],
+            rates=None if any("learning_rate" in setting for setting in settings) else "constant",
+        )
+        for name, settings in OTHERWISE.items()
+    },
+}

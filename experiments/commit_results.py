@@ -1,0 +1,181 @@
+"""What the runs of `experiments.commit` measured: tables with intervals and verdicts, as Markdown.
+
+Nothing here trains; it reads the `comparison.json` of each cell, and the logs of its runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from equipoise.comparing.measured import Measured
+from equipoise.comparing.verdict import shown
+from equipoise.training.run_directory import RunDirectory
+from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, RATES, TUNED, TUNED_AS, TUNED_ON
+from experiments.tables import Table, Values, row
+
+Read = Callable[[Measured], float | None]
+#: Steps that the training loss is averaged over.
+SMOOTH = 8
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is finished of all experiments.
+
+    Attributes:
+        out: their folder.
+    """
+
+    out: Path
+
+    def runs(self, experiment: str, cell: str) -> dict[str, dict[int, Measured]]:
+        """Of one comparison, by method, by seed; its run directories' names stand in each."""
+        return measured_in(self.out / experiment / cell)
+
+    def log(self, experiment: str, cell: str, run: Measured) -> list[dict[str, float]]:
+        """A run's lines, one a step."""
+        return RunDirectory(self.out / experiment / cell / "nodes" / run.nodes[0]).metrics()
+
+    def control(self, cell: str) -> Mapping[str, float]:
+        """`majority` and `shuffled_inputs` of a cell, where they have been measured."""
+        file = self.out / "controls" / f"{cell}.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def measured_in(folder: Path) -> dict[str, dict[int, Measured]]:
+    """The finished runs of a comparison, by method, by seed."""
+    found: dict[str, dict[int, Measured]] = {}
+    file = folder / "comparison.json"
+    for plain in json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else ():
+        found.setdefault(plain["method"], {})[plain["seed"]] = Measured(**{**plain, "nodes": tuple(plain["nodes"])})
+    return found
+
+
+def best_rates(folder: Path) -> dict[str, float]:
+    """By method, the rate with the smallest validation loss; left out are methods that have not been tried at each."""
+    losses = {method: fmean(loss_of(run) for run in runs.values()) for method, runs in measured_in(folder).items()}
+    tried = {name: [(losses.get(f"{name} at {rate:g}", math.nan), rate) for rate in RATES] for name in TUNED}
+    best = {name: min(pairs)[1] for name, pairs in tried.items() if not any(math.isnan(loss) for loss, _ in pairs)}
+    return best | {name: best[other] for name, other in TUNED_AS.items() if other in best}
+
+
+def loss_of(run: Measured) -> float:
+    """The validation loss; infinite where it is not finite."""
+    return run.validation_loss if run.validation_loss is not None else math.inf
+
+
+# ---------------------------------------------------------------------- what is read of a run
+
+
+def score_on(cell: str) -> Read:
+    """Its test score on a cell."""
+    return lambda run: run.scores.get(cell, {}).get(CELLS[cell].metric)
+
+
+def steps_to(target: float, losses: Sequence[float]) -> float:
+    """The share of a run's steps after which its smoothed loss is at a target or below; 1 where it never is.
+
+    Args:
+        target: in nats a token.
+        losses: one a step; smoothed by the mean over the last `SMOOTH` steps.
+    """
+    below = (step for step in range(SMOOTH, len(losses) + 1) if fmean(losses[step - SMOOTH : step]) <= target)
+    return next(below, len(losses)) / len(losses)
+
+
+def speeds(results: Results, experiment: str, cell: str) -> dict[str, Values]:
+    """By method, by seed: the share of the steps until the smoothed training loss is where constant's ends."""
+    runs = results.runs(experiment, cell)
+    curves = {
+        method: {seed: [line["loss"] for line in results.log(experiment, cell, run)] for seed, run in found.items()}
+        for method, found in runs.items()
+    }
+    ends = {seed: fmean(losses[-SMOOTH:]) for seed, losses in curves.get(BASELINE, {}).items()}
+    return {
+        method: {seed: steps_to(ends[seed], losses) for seed, losses in found.items() if seed in ends}
+        for method, found in curves.items()
+    }
+
+
+# ---------------------------------------------------------------------- tables
+
+
+QUANTITIES: Mapping[str, tuple[Read, bool]] = {
+    "Validation loss, nats a token (lower is better)": (lambda run: run.validation_loss, False),
+    "Mean kappa (geometric, after the first quarter)": (lambda run: run.kappa, True),
+    "Standard deviation of log kappa": (lambda run: run.std_log_kappa, False),
+}
+
+
+def tables(results: Results, experiment: str) -> list[Table]:
+    """Scores, losses, kappas and speeds of one experiment."""
+    runs = {cell: results.runs(experiment, cell) for cell in EXPERIMENTS[experiment].cells}
+    runs = {cell: found for cell, found in runs.items() if found}
+    if not runs:
+        return []
+    scores = {
+        cell: {method: values(found, score_on(cell)) for method, found in by_method.items()}
+        for cell, by_method in runs.items()
+    }
+    made = [Table("Test scores (higher is better)", scores)] if EXPERIMENTS[experiment].scored else []
+    for title, (read, ratio) in QUANTITIES.items():
+        found = {
+            cell: {m: values(by_seed, read) for m, by_seed in by_method.items()} for cell, by_method in runs.items()
+        }
+        made.append(Table(title, found, ratio))
+    if BASELINE in EXPERIMENTS[experiment].methods:
+        speed = {cell: speeds(results, experiment, cell) for cell in runs}
+        made.append(Table("Share of the steps until `constant`'s final training loss is reached", speed))
+    return made
+
+
+def values(runs: Mapping[int, Measured], read: Read) -> Values:
+    """By seed, what is known and finite."""
+    found = {seed: read(run) for seed, run in runs.items()}
+    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def tuned_table(results: Results, cell: str) -> str:
+    """The validation loss of each method at each rate; the chosen one in bold."""
+    runs = measured_in(results.out / "tune" / cell)
+    chosen = best_rates(results.out / "tune" / cell)
+    lines = [f"**Tuning on {cell}: validation loss**", ""]
+    lines += [row(["method", *(f"{rate:g}" for rate in RATES)]), row(["---"] * (len(RATES) + 1))]
+    for name in TUNED:
+        texts = []
+        for rate in RATES:
+            found = runs.get(f"{name} at {rate:g}", {})
+            text = shown(fmean(map(loss_of, found.values()))) if found else ""
+            texts.append(f"**{text}**" if chosen.get(name) == rate else text)
+        lines.append(row([f"`{name}`", *texts]))
+    return "\n".join(lines)
+
+
+def rates_table(results: Results) -> Table | None:
+    """Table 2: constant rates against `commit` at its own."""
+    found: dict[str, dict[str, Values]] = {}
+    for cell in EXPERIMENTS["table2"].cells:
+        rest = {name: values(runs, score_on(cell)) for name, runs in results.runs("table2", cell).items()}
+        if rest:
+            own = values(results.runs("table1", cell).get("commit", {}), score_on(cell))
+            found[cell] = {"commit": own, **rest}
+    return Table("Table 2: test scores of `commit` at its tuned rate, and of constant rates", found) if found else None
+
+
+def summary(results: Results) -> str:
+    """Everything, in Markdown."""
+    parts = [tuned_table(results, cell) for cell in TUNED_ON.values() if measured_in(results.out / "tune" / cell)]
+    for experiment in EXPERIMENTS:
+        if experiment == "tune":
+            continue
+        if experiment == "table2":
+            parts += [table.markdown() for table in (rates_table(results),) if table is not None]
+            continue
+        made = tables(results, experiment)
+        parts += [f"### {experiment}", *(table.markdown() for table in made)] if made else []
+    return "\n\n".join(parts)

@@ -1,0 +1,121 @@
+"""CoTBal's tables on the embedded mixture (docs/experiments.md: the protocol, and what came out).
+
+    python -m experiments.cotbal run OUT --seeds 0,1,2,3,4                            # probes, weights, the final run
+    python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl,ew,tla,rlw,dwa,igbv1   # Table 2
+    python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl --ablations      # Tables 3 and 4
+    python -m experiments.cotbal summary OUT                                          # of what is finished, in Markdown
+
+Every run is made by `equipoise balance`, one folder a seed: OUT/SEED. What is finished is not run again, so the same
+command goes on where it was stopped, and one with more methods makes those alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from equipoise.comparing.verdict import shown
+from experiments.tables import Table, Values, row
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "embedded-mixture.yaml"
+BASELINE = "ew"
+VECTORS = ("one2all", "all2one", "contribution", "difficulty", "cotbal")
+
+
+def run(out: Path, seeds: Sequence[int], compare: str | None, ablations: bool, slots: int) -> None:
+    """Have `equipoise balance` make what is missing, seed by seed."""
+    for seed in seeds:
+        command = [sys.executable, "-m", "equipoise", "balance", str(RECIPE), f"train.seed={seed}", "train.threads=1"]
+        command += ["--on-degenerate", "zero", "--out", str(out / str(seed)), "--slots", str(slots)]
+        command += ["--compare", compare] if compare else []
+        command += ["--ablations"] if ablations else []
+        subprocess.run(command, check=True)
+
+
+# ---------------------------------------------------------------------- what came out
+
+
+def found(out: Path, name: str) -> dict[int, Any]:
+    """A file of each seed that has it."""
+    files = {int(file.parent.name): file for file in out.glob(f"*/{name}") if file.parent.name.isdigit()}
+    return {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in sorted(files.items())}
+
+
+def scores(results: Mapping[int, Any]) -> Table | None:
+    """Test scores of every method against equal weights."""
+    cells: dict[str, dict[str, Values]] = {}
+    for seed, content in results.items():
+        for method, tasks in _baseline_first(content["test"]).items():
+            for task, sets in tasks.items():
+                for name, value in sets.items():
+                    cells.setdefault(f"{task} ({name})", {}).setdefault(method, {})[seed] = value
+    return Table("Test scores (higher is better)", cells) if cells else None
+
+
+def improvements(results: Mapping[int, Any]) -> Table | None:
+    """Delta I and Delta E of every method against equal weights; of seeds that have one model a task."""
+    cells: dict[str, dict[str, Values]] = {}
+    for seed, content in results.items():
+        for method, deltas in _baseline_first(content["deltas"]).items():
+            for title, key in (("Delta I %", "delta_i"), ("Delta E %, lower is better", "delta_e")):
+                cells.setdefault(title, {}).setdefault(method, {})[seed] = deltas[key]
+    return Table("Against one model a task", cells) if cells else None
+
+
+def weights(balances: Mapping[int, Any]) -> str:
+    """Each seed's weights, and how far the seeds agree on the ranking of tasks."""
+    tasks = next(iter(balances.values()))["tasks"]
+    lines = [row(["`cotbal` weights", *tasks]), row(["---"] * (len(tasks) + 1))]
+    for seed, content in balances.items():
+        lines.append(row([f"seed {seed}", *(shown(content["weights"]["cotbal"][task]) for task in tasks)]))
+    lines += ["", row(["ranking of tasks by", "Spearman between two seeds: mean", "smallest", "largest"])]
+    lines.append(row(["---"] * 4))
+    for vector in VECTORS:
+        ranked = [[content["weights"][vector][task] for task in tasks] for content in balances.values()]
+        pairs = [float(spearmanr(one, other).statistic) for one, other in combinations(ranked, 2)]
+        if pairs:
+            lines.append(row([vector, shown(fmean(pairs)), shown(min(pairs)), shown(max(pairs))]))
+    return "\n".join(lines)
+
+
+def summary(out: Path) -> str:
+    """All tables, of what is finished."""
+    results, balances = found(out, "results.json"), found(out, "balance.json")
+    parts = [table.markdown() for table in (scores(results), improvements(results)) if table is not None]
+    return "\n\n".join([*parts, *([weights(balances)] if balances else [])])
+
+
+def _baseline_first(methods: Mapping[str, Any]) -> dict[str, Any]:
+    first = {BASELINE: methods[BASELINE]} if BASELINE in methods else {}
+    return {**first, **{name: value for name, value in methods.items() if name != BASELINE}}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("run")
+    making.add_argument("out", type=Path)
+    making.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2, 3, 4])
+    making.add_argument("--compare")
+    making.add_argument("--ablations", action="store_true")
+    making.add_argument("--slots", type=int, default=1)
+    commands.add_parser("summary").add_argument("out", type=Path)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.out, given.seeds, given.compare, given.ablations, given.slots)
+    else:
+        print(summary(given.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""experiments/cotbal.py: what is read out of finished balances."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cotbal() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        yield importlib.import_module("experiments.cotbal")
+    for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
+        del sys.modules[name]
+
+
+def _write(folder: Path, weights: list[float], test: dict[str, float], delta_i: dict[str, float]) -> None:
+    folder.mkdir()
+    same = {"a": 1.0, "b": 2.0, "c": 3.0}
+    vectors = dict.fromkeys(("one2all", "all2one", "contribution", "difficulty"), same)
+    vectors["cotbal"] = dict(zip("abc", weights, strict=True))
+    (folder / "balance.json").write_text(json.dumps({"tasks": ["a", "b", "c"], "weights": vectors}))
+    scores = {method: {"a": {"exact_match": value}} for method, value in test.items()}
+    deltas = {method: {"delta_i": value, "delta_e": 0.0} for method, value in delta_i.items()}
+    (folder / "results.json").write_text(json.dumps({"test": scores, "deltas": deltas}))
+
+
+def test_summary(cotbal: ModuleType, tmp_path: Path) -> None:
+    _write(tmp_path / "0", [0.5, 1.0, 1.5], {"stl": 0.4, "cotbal": 0.6, "ew": 0.5}, {"cotbal": 50.0, "ew": 25.0})
+    _write(tmp_path / "1", [0.6, 1.4, 1.0], {"stl": 0.4, "cotbal": 0.7, "ew": 0.55}, {"cotbal": 75.0, "ew": 37.5})
+    deltas = cotbal.improvements(cotbal.found(tmp_path, "results.json"))
+    assert deltas.differences["cotbal", "Delta I %"][0].mean == 31.25
+    text = cotbal.summary(tmp_path)
+    assert text.index("`ew`") < text.index("`cotbal`")
+    assert "| against `ew` | a (exact_match) |" in text
+    assert "| `cotbal` | +0.125 [" in text
+    assert "| cotbal | 0.500 | 0.500 | 0.500 |" in text
+    assert "| one2all | 1.000 | 1.000 | 1.000 |" in text
+
+
+def test_nothing_is_finished(cotbal: ModuleType, tmp_path: Path) -> None:
+    assert cotbal.summary(tmp_path) == ""
