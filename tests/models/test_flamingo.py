@@ -86,7 +86,8 @@ def test_the_layer_is_its_formula(model):
             inner = rms(x, layer.post_attention_layernorm.weight, epsilon)
             inner = mlp.down_proj.weight @ (F.silu(mlp.gate_proj.weight @ inner) * (mlp.up_proj.weight @ inner))
             expected[token] = x + torch.tanh(layer.alpha_dense) * inner
-        torch.testing.assert_close(ours(hidden, images, seen)[0], expected)
+        # Idefics' norms take their variance in float32.
+        torch.testing.assert_close(ours(hidden, images, seen)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_closed_gates_leave_the_llm_as_it_is(model):

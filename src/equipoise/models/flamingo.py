@@ -119,7 +119,8 @@ class GatedCrossAttention(FlamingoPreTrainedModel):
         )
         settings._attn_implementation = "sdpa"
         self.layer = IdeficsGatedCrossAttentionLayer(settings, layer_idx=0)
-        self.layer.cross_attn.rotary_emb = nn.Identity()  # Idefics' self-attention alone has use for it
+        # Idefics' self-attention alone has use for it.
+        self.layer.cross_attn.rotary_emb = nn.Identity()  # type: ignore[assignment]
 
     def forward(self, hidden_BTD: torch.Tensor, images_BSD: torch.Tensor, seen_BTS: torch.Tensor) -> torch.Tensor:
         """Read images.
@@ -244,7 +245,7 @@ class FlamingoModel(FlamingoPreTrainedModel):
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=image_states,
+            image_hidden_states=image_states,  # type: ignore[arg-type]
         )
 
     def _seen(self, input_ids: torch.Tensor | None, mask_BN: torch.Tensor | None, started: bool) -> torch.Tensor:
@@ -330,10 +331,10 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
         )
 
     def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, **kwargs: Any
+        self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
     ) -> dict[str, Any]:
         """As transformers', keeping what was seen: images are encoded once a prompt, not once a token."""
-        kept = super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, **kwargs)
+        kept = super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
         if outputs.image_hidden_states is not None:
             kept |= {"image_states": outputs.image_hidden_states, "pixel_values": None}
         return kept

@@ -40,6 +40,8 @@ class LlavaQFormerConfig(LlavaConfig):
         "qformer_config": SubConfigSpec(Blip2QFormerConfig),
     }
 
+    vision_config: Any = None
+    text_config: Any = None
     qformer_config: Any = None
     num_query_tokens: int = 32
 
@@ -74,7 +76,7 @@ class LlavaQFormerModel(LlavaModel):
 
     def __init__(self, config: LlavaQFormerConfig):
         super().__init__(config)
-        self.multi_modal_projector = QFormerProjector(config)
+        self.multi_modal_projector = QFormerProjector(config)  # type: ignore[assignment]
         self.post_init()
 
     @torch.no_grad()

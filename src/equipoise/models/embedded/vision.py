@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -114,7 +115,7 @@ def _assemble(
     language_model, tokenizer = language.load(llm)
     vision = tower.config
     side = vision.image_size // vision.patch_size
-    common = {
+    common: dict[str, Any] = {
         "vision_config": vision,
         "text_config": language_model.config,
         "image_token_index": language.token_id(tokenizer, IMAGE_TOKEN),
