@@ -222,7 +222,7 @@ def test_connected_and_waiting_it_hears_sigterm(
     monkeypatch.setattr(on_ray, "LOOK", 1.0)
     with pytest.raises(Stopped), stoppable():  # noqa: PT012
         slots = RaySlots(cluster.address, tmp_path, 1, None, silent())
-        never = ray.remote(time.sleep).options(num_cpus=1).remote(0)  # no machine has a CPU
+        never = ray.remote(lambda: None).options(num_cpus=1).remote()  # no machine has a CPU
         slots._running[never] = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ())
         asker = threading.Timer(0.3, ask)
         asker.start()
