@@ -20,13 +20,14 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
+from equipoise.balancing import on_ray
 from equipoise.balancing.execution import Outcome, Work
 from equipoise.balancing.on_ray import RaySlots
 from equipoise.balancing.places import Where
 from equipoise.balancing.run import Balancing, balance
 from equipoise.errors import RunError
 from equipoise.recipe import Recipe
-from equipoise.stopping import Stopped, stoppable
+from equipoise.stopping import Stopped, check, stoppable
 from equipoise.training.run_directory import RunDirectory
 
 #: So that a machine's death is seen in seconds.
@@ -215,12 +216,21 @@ def ask() -> None:
     time.sleep(0.01)  # Python's handlers run between its instructions
 
 
-def test_connecting_leaves_sigterm_to_whoever_heard_it(cluster: Cluster, tmp_path: Path):
+def test_connected_and_waiting_it_hears_sigterm(
+    cluster: Cluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(on_ray, "LOOK", 1.0)
     with pytest.raises(Stopped), stoppable():  # noqa: PT012
         slots = RaySlots(cluster.address, tmp_path, 1, None, silent())
+        never = ray.remote(lambda: None).options(num_cpus=1).remote()  # no machine has a CPU
+        slots._running[never] = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ())
+        asker = threading.Timer(0.3, ask)
+        asker.start()
         try:
-            ask()
+            assert slots.next() is None
+            check()
         finally:
+            asker.join()
             slots.stop()
     assert not ray.is_initialized()
 
