@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lookback": {"schedule": "commit", "estimator": "lookback"},
 }
 #: The four backbones of the paper, and one of each other kind.
-KINDS = ("llava", "blip2", "internvl", "salmonn", "mllama", "qwen2_audio", "paligemma", "qwen3_vl")
+KINDS = ("llava", "blip2", "internvl", "salmonn", "mllama", "flamingo", "qwen2_audio", "paligemma", "qwen3_vl")
 #: Pairs that the default suite runs: every kind, every variant.
 USUAL = {
     ("llava", "commit"), ("blip2", "exact"), ("internvl", "language-cd"), ("salmonn", "commit"), ("mllama", "exact"),
