@@ -58,7 +58,7 @@ def compare(
     experiment: Experiment, cell: Cell, out: Path, methods: Mapping[str, Settings], seeds: Iterable[int], slots: int
 ) -> None:
     """Have `equipoise compare` make what is missing of a comparison."""
-    command = [sys.executable, "-m", "equipoise", "compare", str(cell.file), "train.threads=1", *cell.settings]
+    command = [sys.executable, "-m", "equipoise", "compare", str(cell.file), "train.threads=1"]
     if not experiment.scored:
         command += [f"tasks.{cell.name}.metric=null", f"tasks.{cell.name}.test=null"]
     command += ["--out", str(out), "--slots", str(slots), "--seeds", ",".join(map(str, seeds))]

@@ -52,33 +52,30 @@ class Cell:
     """A task on a backbone.
 
     Attributes:
-        name: of the cell, and of its recipe.
+        name: of the cell, its task and its recipe.
         stack: whose learning rates it uses.
         metric: of its scores.
-        settings: over the recipe.
     """
 
     name: str
     stack: str
     metric: str
-    recipe: str
-    settings: Settings = ()
 
     @property
     def file(self) -> Path:
         """The recipe."""
-        return RECIPES / f"{self.recipe}.yaml"
+        return RECIPES / f"{self.name}.yaml"
 
 
 CELLS = {
     cell.name: cell
     for cell in (
-        Cell("vqa", "vision", "exact_match", "vqa"),
-        Cell("language", "audio", "exact_match", "language"),
-        Cell("category", "vision", "exact_match", "category"),
-        Cell("transcript", "audio", "rouge_l", "transcript"),
-        Cell("caption", "vision", "cider", "caption"),
-        Cell("speech", "audio", "rouge_l", "speech"),
+        Cell("vqa", "vision", "exact_match"),
+        Cell("language", "audio", "exact_match"),
+        Cell("category", "vision", "exact_match"),
+        Cell("pitch", "audio", "exact_match"),
+        Cell("caption", "vision", "cider"),
+        Cell("group", "audio", "exact_match"),
     )
 }
 #: The stack's first task: there rates are tuned.

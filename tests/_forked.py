@@ -38,5 +38,9 @@ def forked_commands() -> Iterator[Callable[..., dict[str, Any]]]:
         yield run
     finally:
         server.stdin.close()
-        server.wait(timeout=60)
+        try:
+            server.wait(timeout=60)
+        except subprocess.TimeoutExpired:  # all it had to say has been said
+            server.kill()
+            server.wait()
         server.stdout.close()

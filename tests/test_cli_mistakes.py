@@ -143,7 +143,8 @@ def test_an_unknown_embedded_stack(mistake):
     line = mistake("model.path=embedded:huge")
     assert line == (
         "model.path: found 'embedded:huge'; embedded stacks are embedded:smol-vlm, embedded:smol-vlm-unaligned, "
-        "embedded:smol-audio, embedded:smol-audio-vision"
+        "embedded:smol-qformer, embedded:smol-flamingo, embedded:smol-audio, embedded:smol-audio-base, "
+        "embedded:smol-audio-vision"
     )
 
 

@@ -27,6 +27,8 @@ from equipoise.recipe_reading import load_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 LEARNS = {
     "smol-vlm": {"projector", "llm"},
+    "smol-qformer": {"qformer", "llm"},
+    "smol-flamingo": {"cross_attention", "llm"},
     "smol-audio": {"qformer", "llm"},
     "smol-audio-vision": {"projector", "qformer", "llm"},
 }
@@ -48,10 +50,16 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", LEARNS)
+HEAVY = {"smol-qformer", "smol-flamingo"}  # build half a gigabyte each that no other test needs
+SEES = {"smol-vlm", "smol-qformer", "smol-flamingo"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in LEARNS]
+)
 def test_a_recipe_ends_with_a_model_that_opens(name, tones, tmp_path):
     overrides = ["train.max_steps=2", "train.batch_size=4", "train.warmup=0", "balance.modules.every=1"]
-    if name != "smol-vlm":
+    if name not in SEES:
         overrides += ["tasks.language.reader=jsonl", f"tasks.language.path={tones}", "tasks.language.options={}"]
     if name == "smol-audio-vision":
         overrides += ["tasks.vqa.max_train=4"]  # as many as tones, so that a batch has both
@@ -70,7 +78,7 @@ def test_a_recipe_ends_with_a_model_that_opens(name, tones, tmp_path):
 
     settings = load_recipe(RECIPES / f"{name}.yaml", overrides).model
     base = AutoModelForMultimodalLM.from_pretrained(loading.resolve(settings))
-    samples = list(jsonl.read("t", "test", path=tones)) if name != "smol-vlm" else []
+    samples = list(jsonl.read("t", "test", path=tones)) if name not in SEES else []
     collator = Collator(loading.load_processor(settings))
     ids = torch.tensor([[1, 4093, 198, 520, 9531, 198]])
     inputs = (

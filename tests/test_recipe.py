@@ -103,8 +103,9 @@ def test_an_unknown_key_that_resembles_none_suggests_none(file):
         (
             "tasks.vqa.reader=csv",
             "tasks.vqa.reader: found 'csv'; input should be 'easy_vqa', 'vega_charts', 'rendered_text', 'chatterbot', "
-            "'tuxpaint', 'asterisk', 'textvqa', 'iconqa', 'aokvqa', 'vqav2', 'gqa', 'chartqa', 'ocrvqa', 'clothoaqa', "
-            "'macs', 'sdd', 'sharegpt4v', 'refcoco', 'sharegpt', 'llava', 'jsonl', 'parquet' or 'saved'",
+            "'tuxpaint', 'asterisk', 'freepats', 'sonic_pi', 'textvqa', 'iconqa', 'aokvqa', 'vqav2', 'gqa', 'chartqa', "
+            "'ocrvqa', 'clothoaqa', 'macs', 'sdd', 'sharegpt4v', 'refcoco', 'sharegpt', 'llava', 'jsonl', 'parquet' or "
+            "'saved'",
         ),
         ("tasks.vqa.metric=bleu", "tasks.vqa.metric: found 'bleu'; input should be 'exact_match'"),
     ],

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from equipoise.stopping import Stopped, asked, check, finishing, stoppable
+from equipoise.stopping import Stopped, asked, check, finishing, kept, stoppable
 
 
 def ask() -> None:
@@ -39,6 +39,20 @@ def test_what_is_in_hand_is_finished_first() -> None:
         done.append("next step")
     assert done == ["step"]
     check()  # it was another command's
+
+
+@pytest.mark.parametrize("comes", ["meanwhile", "later"])
+def test_a_library_that_listens_too_is_not_asked_in_our_place(comes: str) -> None:
+    done = []
+    with pytest.raises(Stopped), stoppable():  # noqa: PT012
+        with kept():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+            if comes == "meanwhile":
+                ask()
+            done.append("connected")
+        ask()
+        done.append("further")
+    assert done == ([] if comes == "meanwhile" else ["connected"])
 
 
 ENDS = """

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
-from typer.core import TyperGroup
 
 from equipoise.cli_compare import compare
+from equipoise.cli_data import convert, data
 from equipoise.cli_watch import diagnose, watch
-from equipoise.console import plain
 from equipoise.disk import trouble
 from equipoise.errors import DataError, Elsewhere, EquipoiseError, RecipeError
 from equipoise.options import (
@@ -32,6 +30,7 @@ from equipoise.options import (
     Resume,
     Seed,
     Slots,
+    complain,
     console,
     place_of,
     recipe_of,
@@ -41,7 +40,6 @@ from equipoise.quiet import quieten
 from equipoise.recipe import SCHEDULES
 from equipoise.recipe_reading import load_recipe
 from equipoise.stopping import Stopped, go_on, stoppable
-from equipoise.texts import printable
 
 app = typer.Typer(
     help="Balance multimodal instruction tuning: measure and correct how fast the modules of a model learn.",
@@ -51,25 +49,11 @@ app = typer.Typer(
 )
 
 
-class _ShowByDefault(TyperGroup):
-    """`data RECIPE` is short for `data show RECIPE`."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
-
-
-data = typer.Typer(
-    help="Show a recipe's data as the model sees it (`data RECIPE`), or fetch data.",
-    no_args_is_help=True,
-    cls=_ShowByDefault,
-)
-convert = typer.Typer(help="Turn released checkpoints into folders that recipes load.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(convert, name="convert")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 BENCHED = ("steps", "curves", "memory", "fidelity", "growth")
-LONGEST = 4_000  # letters of a line that says what is wrong
 
 
 @app.command()
@@ -222,9 +206,9 @@ def weights(
     balance = balance_tasks(read_validation_scores(scores), temperature, alpha, on_degenerate)
     _print_json(balance.as_dict())
     for task in balance.undefined_contributions:
-        _complain(f"contributions to {task} are undefined and set to 0")
+        complain(f"contributions to {task} are undefined and set to 0")
     for task in balance.undefined_difficulties:
-        _complain(f"difficulty of {task} is undefined and set to 0")
+        complain(f"difficulty of {task} is undefined and set to 0")
 
 
 @app.command()
@@ -287,88 +271,12 @@ def bench(
     console.print(f"bench: {file}", highlight=False)
 
 
-@data.command("show")
-def data_show(recipe: RecipeFile, overrides: Overrides = None, seed: Seed = None) -> None:
-    """Read every task; print counts, token lengths, what cannot be read, and a sample of each."""
-    settings = recipe_of(recipe, overrides, seed)
-    from equipoise.data.inspect import inspect_data, print_data
-    from equipoise.models import loading
-
-    with console.status("reading") as status:
-        collator = loading.load_collator(settings, loading.load_processor(settings.model), bounded=False)
-        reports = inspect_data(settings, collator, lambda line: status.update(plain(line)))
-    print_data(reports, settings, console)
-    broken = [line for report in reports for line in report.broken]
-    for line in broken:
-        _complain(line)
-    if broken:
-        raise typer.Exit(2)
-    if any(report.stops(settings) for report in reports):
-        raise typer.Exit(1)
-
-
-@data.command("fetch")
-def data_fetch(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; without any, a list.")] = None,
-) -> None:
-    """Fetch data that Debian packages carry into the cache folder, each under its own licence."""
-    from equipoise.packages import DATA, fetch_data
-
-    if not names:
-        table = Table("name", "contents", "licence", "MB", "fetched")
-        for entry in DATA.values():
-            size = sum(package.megabytes for package in entry.packages)
-            table.add_row(entry.name, entry.contents, entry.licence, str(size), "yes" if entry.folder.is_dir() else "")
-        console.print(table)
-    for folder in fetch_data(names or [], notify=_notice):
-        console.print(f"data: {folder}", highlight=False)
-
-
-Source = Annotated[Path, typer.Argument(help="The released checkpoint's folder.")]
-Target = Annotated[Path, typer.Argument(help="The folder to make.")]
-
-
-@convert.command("internvl2")
-def convert_internvl2(source: Source, target: Target) -> None:
-    """InternVL2 with its InternLM2 keys, as released, to transformers' own classes."""
-    from equipoise.models.internvl2 import convert_internvl2 as run
-
-    console.print(f"model: {run(source, target, _notice)}", highlight=False)
-
-
-@convert.command("salmonn")
-def convert_salmonn(
-    checkpoint: Annotated[Path, typer.Argument(help="The released .pth: Q-Former, projection and LoRA.")],
-    target: Target,
-    llm: Annotated[str, typer.Option(help="Vicuna: a folder or hub id.")],
-    whisper: Annotated[str, typer.Option(help="Whisper: a folder or hub id.")],
-    beats: Annotated[Path | None, typer.Option(help="BEATs' .pt; left out, the model has no BEATs branch.")] = None,
-    merge_lora: Annotated[
-        bool, typer.Option(help="Add LoRA's updates to the LLM; otherwise it is an adapter in TARGET/adapter.")
-    ] = True,
-) -> None:
-    """SALMONN as released, in its parts, to one folder."""
-    from equipoise.models.salmonn.convert import convert_salmonn as run
-
-    run(checkpoint, beats, whisper, llm, target, merge_lora=merge_lora)
-    console.print(f"model: {target}", highlight=False)
-
-
-def _notice(line: str) -> None:
-    console.print(line, highlight=False)
-
-
 def _print_json(result: dict[str, Any]) -> None:
     try:
         text = json.dumps(result, indent=2, allow_nan=False)
     except ValueError:
         raise DataError("the scores lie so far apart that a result of theirs is not finite") from None
     print(text)
-
-
-def _complain(line: str) -> None:
-    line = printable(line)  # names come from files
-    print(f"equipoise: {line if len(line) <= LONGEST else f'{line[:LONGEST]}...'}", file=sys.stderr)
 
 
 def main() -> None:
@@ -382,7 +290,7 @@ def main() -> None:
         sys.exit(2)
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":
-            _complain(f"{stopped}; it goes on with: {go_on(sys.argv[1:])}")
+            complain(f"{stopped}; it goes on with: {go_on(sys.argv[1:])}")
         sys.exit(0)
     except KeyboardInterrupt:
         print(
@@ -394,7 +302,7 @@ def main() -> None:
         line = trouble(error)
         if line is None:
             raise
-        _complain(line)
+        complain(line)
         sys.exit(2)
     finally:
         _leave_group()
@@ -406,7 +314,7 @@ def _end_together(error: EquipoiseError) -> None:
     if distributed is None and os.environ.get("RANK", "0") != "0":
         time.sleep(60)  # no process has met another yet: the first one finds the same
     if not isinstance(error, Elsewhere):
-        _complain(str(error))
+        complain(str(error))
     if distributed is not None and error.agreed:
         with suppress(RuntimeError):
             distributed.barrier()

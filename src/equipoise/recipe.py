@@ -28,12 +28,15 @@ Schedule = Literal[
 Estimator = Literal["per-sample", "exact", "sampled", "lookback"]
 ReaderName = Literal[
     "easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk",
+    "freepats", "sonic_pi",
     "textvqa", "iconqa", "aokvqa", "vqav2", "gqa", "chartqa", "ocrvqa",
     "clothoaqa", "macs", "sdd", "sharegpt4v", "refcoco", "sharegpt",
     "llava", "jsonl", "parquet", "saved",
 ]  # fmt: skip
 #: Readers of data that packages carry, which need no path.
-PACKAGED = frozenset({"easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk"})
+PACKAGED = frozenset(
+    {"easy_vqa", "vega_charts", "rendered_text", "chatterbot", "tuxpaint", "asterisk", "freepats", "sonic_pi"}
+)
 MetricName = Literal[
     "exact_match", "vqa_accuracy", "aokvqa_direct", "multiple_choice", "relaxed_accuracy",
     "cider", "cider_ptb", "rouge_l", "iou", "box_accuracy",
@@ -172,7 +175,8 @@ class Model(_Section):
     """What to tune.
 
     Attributes:
-        path: a folder, a hub id, or `embedded:` and a name (`smol-vlm`, `smol-audio`, `smol-audio-vision`).
+        path: a folder, a hub id, or `embedded:` and a name (`smol-vlm`, `smol-qformer`, `smol-flamingo`,
+            `smol-audio`, `smol-audio-base`, `smol-audio-vision`).
         lora: adapters on the LLM; null trains no adapter.
         train: module name to `full` or `frozen`; what is not named follows the family (the connector is trained, the
             towers are frozen, the LLM learns by LoRA alone).

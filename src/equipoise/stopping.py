@@ -57,6 +57,29 @@ def finishing() -> Iterator[None]:
         _request.deferred -= 1
 
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """What runs inside may take SIGTERM for itself, and exit by it; afterwards whoever heard it before does, also one
+    that came meanwhile.
+
+    Raises:
+        Stopped: it did.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    hears, came = signal.getsignal(signal.SIGTERM), False
+    try:
+        yield
+    except SystemExit:
+        came = True
+    finally:
+        signal.signal(signal.SIGTERM, hears)
+    if came:
+        signal.raise_signal(signal.SIGTERM)
+        check()
+
+
 def asked() -> bool:
     """Whether to stop."""
     return _request.asked

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -11,6 +15,7 @@ from rich.console import Console
 from equipoise.balancing.execution import RETRIES, Outcome, Work, carry_out
 from equipoise.errors import DataError, RunError
 from equipoise.recipe import Recipe
+from equipoise.stopping import Stopped, stoppable
 from equipoise.tasks.plan import Node
 
 
@@ -95,6 +100,44 @@ def test_several_places_are_filled_and_nothing_begins_before_what_it_needs(recip
     concluded, _ = carried_out(slots, recipe, tmp_path)
     assert sorted(concluded) == ["a", "b", "c", "final", "other"]
     assert slots.most == most
+
+
+class AskedToStop(Pretended):
+    """Places during one of whose calls this process is asked to stop."""
+
+    def __init__(self, while_in: str, **options: Any):
+        super().__init__(1, {}, **options)
+        self.while_in = while_in
+
+    def _ask(self, call: str) -> None:
+        if call == self.while_in:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # Python's handlers run between its instructions
+
+    def start(self, work: Work) -> str | None:
+        self._ask("start")
+        return super().start(work)
+
+    def next(self) -> Outcome | None:
+        self._ask("next")
+        return super().next()
+
+    def stop(self) -> None:
+        self._ask("stop")
+        super().stop()
+
+
+@pytest.mark.parametrize(("while_in", "running"), [("start", ["a"]), ("next", ["a"])])
+def test_asked_to_stop_places_that_have_begun_are_stopped(recipe, tmp_path, while_in, running):
+    slots = AskedToStop(while_in)
+    with pytest.raises(Stopped), stoppable():
+        carried_out(slots, recipe, tmp_path)
+    assert slots.begun == [work.name for work in slots._running] == running
+
+
+def test_stopping_places_is_not_stopped_itself(recipe, tmp_path):
+    with pytest.raises(DataError, match="broken"), stoppable():
+        carried_out(AskedToStop("stop", failing="a"), recipe, tmp_path)
 
 
 def test_a_death_is_retried_and_said(recipe, tmp_path):

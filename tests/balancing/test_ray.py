@@ -20,12 +20,14 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
+from equipoise.balancing import on_ray
 from equipoise.balancing.execution import Outcome, Work
 from equipoise.balancing.on_ray import RaySlots
 from equipoise.balancing.places import Where
 from equipoise.balancing.run import Balancing, balance
 from equipoise.errors import RunError
 from equipoise.recipe import Recipe
+from equipoise.stopping import Stopped, check, stoppable
 from equipoise.training.run_directory import RunDirectory
 
 #: So that a machine's death is seen in seconds.
@@ -207,6 +209,64 @@ def test_a_run_that_no_machine_can_hold_waits_and_says_so(cluster: Cluster, mach
     slots = RaySlots(cluster.address, tmp_path, 8, 2, console)
     slots.stop()
     assert console.file.getvalue() == ("no machine of the cluster has 8 CPUs and 2 GPUs for a run: waiting for one\n")
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)  # Python's handlers run between its instructions
+
+
+def test_connected_and_waiting_it_hears_sigterm(
+    cluster: Cluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(on_ray, "LOOK", 1.0)
+    with pytest.raises(Stopped), stoppable():  # noqa: PT012
+        slots = RaySlots(cluster.address, tmp_path, 1, None, silent())
+        never = ray.remote(lambda: None).options(num_cpus=1).remote()  # no machine has a CPU
+        slots._running[never] = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ())
+        asker = threading.Timer(0.3, ask)
+        asker.start()
+        try:
+            assert slots.next() is None
+            check()
+        finally:
+            asker.join()
+            slots.stop()
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_ends_its_workers_and_goes_on(
+    cluster: Cluster, machines: list[Any], recipe: Recipe, tmp_path: Path, finished: Balancing
+):
+    made = Balancing(tmp_path / "out")
+    node = made.nodes / folder_of(finished, "colour+mini").name
+    at_work: list[psutil.Process] = []
+
+    def ask_midway() -> None:
+        while len(RunDirectory(node).metrics()) < 7:  # of 20 steps
+            time.sleep(0.01)
+        at_work.append(worker_of(machines, "colour+mini")[1])
+        ask()
+
+    asker = threading.Thread(target=ask_midway)
+    asker.start()
+    with pytest.raises(Stopped), stoppable():
+        balance(recipe, made.path, silent(), ("stl", "ew"), where=Where(ray=cluster.address))
+    asker.join()
+    assert not ray.is_initialized()
+    assert not RunDirectory(node).done
+    _, alive = psutil.wait_procs(at_work, timeout=60)
+    assert at_work
+    assert not alive
+
+    balance(recipe, made.path, silent(), ("stl", "ew"), where=Where(ray=cluster.address))
+    for name in ("balance.json", "results.json"):
+        assert (made.path / name).read_bytes() == (finished.path / name).read_bytes()
+    for path in finished.nodes.iterdir():
+        check_same(made.nodes / path.name, path)
+    log = (made.path / "logs" / f"{node.name}.log").read_text(encoding="utf-8")
+    assert re.search(r"colour\+mini: 20 steps, from step (5|10|15)\n", log)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import psutil
 import pytest
 import yaml
 
+from equipoise.balancing import processes
 from equipoise.balancing.execution import Work
 from equipoise.balancing.processes import MODULE, Processes
 from equipoise.balancing.run import Balancing
 from equipoise.locks import lock
 from equipoise.recipe import Recipe
+from equipoise.stopping import finishing, stoppable
 from equipoise.training.run_directory import RunDirectory
 
 
@@ -134,6 +137,20 @@ def test_a_mistake_is_one_line_and_a_failure_names_its_log(recipe: Recipe, tmp_p
     assert len(errors["mistaken"].splitlines()) == 1
     assert errors["failing"] == f"failing: it failed with status 1; see {works[1].log}"
     assert "Traceback" in works[1].log.read_text(encoding="utf-8")
+
+
+def test_a_process_that_has_ended_need_not_be_told(recipe: Recipe, tmp_path: Path, monkeypatch):
+    """As where a signal to the whole group has reached it first."""
+    monkeypatch.setattr(processes, "MODULE", "this")  # prints, and ends
+    slots = Processes(1, devices=0)
+    work = Work("mini", recipe, tmp_path / "nodes" / "mini-1", ("validation",))
+    with stoppable(), finishing():
+        slots.start(work)
+        [(_, process)] = slots._running.values()
+        process.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        slots.stop()
+    assert process.returncode == 0
 
 
 def test_devices_are_handed_out_as_the_user_shows_them(monkeypatch):

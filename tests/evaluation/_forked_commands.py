@@ -8,6 +8,8 @@ A command has `arguments` and may have
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
 - `processes`: how many processes share it (see `processes/_forked_group.py`),
 - `signal`: [seconds, number]: a signal from outside, once it has had so much of the processor's time,
+- `signal_after`: [folder, steps, number]: likewise, once runs below the folder have logged so many steps; of 0, once
+  one has a log,
 - `limit`: SIGXFSZ where a file grows beyond so many bytes, in the middle of the write,
 - `full`: the error of a full disk where a file grows beyond so many bytes,
 - `user`: whose rights it has, by number,
@@ -114,6 +116,8 @@ def fork(command: dict[str, Any]) -> dict[str, Any]:
                 os._exit(status)
         if command.get("signal"):
             interrupt(child, *command["signal"])
+        if command.get("signal_after"):
+            interrupt_after(child, *command["signal_after"])
         _, status, used = os.wait4(child, 0)
         printed.seek(0)
         return {
@@ -132,6 +136,17 @@ def interrupt(child: int, seconds: float, number: int) -> None:
             break
     else:
         os.kill(child, number)  # it has not been waited for, so its number is its own
+    os.close(handle)
+
+
+def interrupt_after(child: int, folder: str, steps: int, number: int) -> None:
+    """Send a signal to a process that still runs when the runs that it has others make have come so far."""
+    handle, came = os.pidfd_open(child), False
+    while not came and not select.select([handle], [], [], 0.01)[0]:
+        logs = Path(folder).rglob("metrics.jsonl" if steps else "*.log")
+        came = sum(log.read_bytes().count(b"\n") if steps else 1 for log in logs) >= max(steps, 1)
+    if came:
+        os.kill(child, number)
     os.close(handle)
 
 

@@ -125,6 +125,11 @@ def moment(folder: Path, since: float) -> str:
     return "saving"
 
 
+def steps_below(folder: Path) -> int:
+    """How many steps the runs in a folder have logged."""
+    return sum(file.read_bytes().count(b"\n") for file in folder.rglob("metrics.jsonl"))
+
+
 MOMENTS = ("loading", "stepping", "checkpointing", "answering", "saving")
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 from faults._commands import Command, Start, differences, scratch
 from faults._kills import Tally
 
-ENOUGH = "256m"
+ENOUGH = 256 * 2**20
+PAGE = os.sysconf("SC_PAGE_SIZE")  # what a tmpfs gives a file at a time
 NOBODY = 65534
 
 
@@ -32,15 +34,26 @@ def may_mount() -> str | None:
 
 
 @contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A tmpfs of so many bytes."""
+def disk(folder: Path) -> Iterator[Path]:
+    """A tmpfs with room enough."""
     folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ENOUGH}", "tmpfs", str(folder)], check=True)
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
         folder.rmdir()
+
+
+def used(folder: Path) -> int:
+    """Bytes of a disk that are not free."""
+    state = os.statvfs(folder)
+    return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+
+def resize(folder: Path, size: int) -> None:
+    """Make a disk so many bytes large; of 0, a tmpfs would have no bound."""
+    subprocess.run(["mount", "-o", f"remount,size={max(size, PAGE)}", str(folder)], check=True)
 
 
 @contextmanager
@@ -54,35 +67,61 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def size_of(folder: Path) -> int:
-    """Bytes in files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def appetite(command: Command, start: Start, folder: Path, shared: bool) -> int:
+    """The most bytes that a command takes on a disk at once, beyond what it begins with."""
+    with disk(folder / f"{command.name}-sizing") as place:
+        run, ended = command.fresh(place / "run"), threading.Event()
+        before = most = used(place)
+
+        def look() -> None:
+            nonlocal most
+            while not ended.wait(0.002):
+                most = max(most, used(place))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        with _index(place if shared else folder) as environment:
+            done = start(*command.line(run), environment=environment)
+        ended.set()
+        looking.join()
+    assert done["status"] == 0, done["printed"]
+    return most - before
 
 
 def fill(command: Command, start: Start, folder: Path, count: int, chance: random.Random) -> Tally:
-    """Disks of random sizes, until so many were too small; each then gets room, and the command is started again."""
+    """Disks that have room for some of what a command writes, until so many were too small; then they get more, and the
+    command is started again. Every other one holds the index of the data too.
+    """
     tally = Tally(command.name)
-    with scratch(folder / "sizing") as place:
-        run = command.fresh(place / "run")
-        least = size_of(run)
-        start(*command.line(run))
-        need = 3 * size_of(run) // 2 - least
+    needs = {shared: appetite(command, start, folder, shared) for shared in (False, True)}
     tries = 0
     while tally.signals < count and tries < 4 * count:
         tries += 1
-        with small_disk(folder / f"{command.name}-full", 2 * least + 65536 + chance.randrange(need)) as disk:
-            run = command.fresh(disk / "run")
-            index = {"EQUIPOISE_INDEX": str(folder / f"{command.name}-full-index-{tries}"), "COLUMNS": "400"}
-            ended = start(*command.line(run), environment=index)
-            shutil.rmtree(index["EQUIPOISE_INDEX"], ignore_errors=True)
+        shared = tries % 2 == 0
+        with (
+            disk(folder / f"{command.name}-full") as place,
+            _index(place if shared else folder) as environment,
+        ):
+            run = command.fresh(place / "run")
+            resize(place, used(place) + chance.randrange(0, needs[shared], PAGE))
+            ended = start(*command.line(run), environment=environment)
             if ended["status"] == 0:
                 continue
             tally.signals += 1
             _expect_line(tally, ended, "No space left on device")
-            subprocess.run(["mount", "-o", f"remount,size={ENOUGH}", str(disk)], check=True)
-            conclude(tally, command, run, start(*command.line(run, resume=True), environment=index))
-            shutil.rmtree(index["EQUIPOISE_INDEX"], ignore_errors=True)
+            resize(place, ENOUGH)
+            conclude(tally, command, run, start(*command.line(run, resume=True), environment=environment))
     return tally
+
+
+@contextmanager
+def _index(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment of a command whose data have not been read before, with their index below a folder."""
+    place = folder / "index"
+    try:
+        yield {"EQUIPOISE_INDEX": str(place), "COLUMNS": "400"}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def close(command: Command, start: Start, folder: Path, count: int, chance: random.Random) -> Tally:

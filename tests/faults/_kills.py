@@ -85,7 +85,7 @@ def terminate(command: Command, start: Start, folder: Path, count: int, chance: 
                     break
                 tally.signals += 1
                 line = tuple(shlex.split(said[1]))
-                tally.moments[_stopped(run, moment(run, began))] += 1
+                tally.moments[stopped(run, moment(run, began))] += 1
                 if ended["status"] != 0 or "Traceback" in ended["printed"]:
                     tally.faults.append(f"run {tally.runs}, start {number}: {ended['printed'][-2000:]}")
             else:
@@ -94,7 +94,7 @@ def terminate(command: Command, start: Start, folder: Path, count: int, chance: 
     return tally
 
 
-def _stopped(run: Path, otherwise: str) -> str:
+def stopped(run: Path, otherwise: str) -> str:
     """A run that says it was stopped was stepping, and has a checkpoint of the step."""
     return "stepping" if list(run.glob("**/stopped.json")) else otherwise
 

@@ -8,7 +8,8 @@
 | --- | --- | --- |
 | `kill` | SIGKILL at a random instant of the command's life, up to six times a run | the same bytes in the end |
 | `terminate` | SIGTERM likewise | status 0, and the command that goes on in a line; that is run: the same bytes |
-| `full` | a tmpfs of a random size | status 2 and one line; with room, the same bytes |
+| `slots` | SIGTERM with `--slots 2`, to the command alone | likewise, and a checkpoint of each run that was training |
+| `full` | a tmpfs with room for some of what is written | status 2 and one line; with room, the same bytes |
 | `closed` | a killed run's folder is read-only, or somebody else's | status 2 and one line; later the same bytes |
 | `corrupt` | each file of the newest checkpoint flipped, cut, deleted | it is passed over in a line; the same bytes |
 | `rank` | one of two processes is killed after some step | both end, with a status; the bytes of two undisturbed |
@@ -31,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _forked import forked_commands
-from faults import _corruption, _disk, _kills, _ranks
+from faults import _corruption, _disk, _kills, _ranks, _slots
 from faults._commands import MOMENTS, Command, Start, commands
 from faults._kills import Tally
 
@@ -41,6 +42,7 @@ ALL = ("train", "evaluate", "balance", "compare")
 KINDS: dict[str, tuple[Disturb, dict[str, int]]] = {
     "kill": (_kills.kill, {"train": 100, "evaluate": 50, "balance": 25, "compare": 25}),
     "terminate": (_kills.terminate, {"train": 30, "evaluate": 10, "balance": 20, "compare": 20}),
+    "slots": (_slots.stop, {"balance": 4, "compare": 4}),
     "full": (_disk.fill, {"train": 20, "evaluate": 5, "balance": 10, "compare": 10}),
     "closed": (_disk.close, {"train": 8, "evaluate": 4, "balance": 4, "compare": 4}),
     "corrupt": (_corruption.corrupt, {"train": 1000}),

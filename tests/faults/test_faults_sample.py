@@ -25,12 +25,12 @@ def made(command: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.mark.parametrize(
     ("kind", "name", "count"),
     [("kill", "train", 2), ("kill", "evaluate", 1), ("terminate", "train", 2), ("closed", "train", 1),
-     ("corrupt", "train", 1)],
+     ("corrupt", "train", 1), ("full", "evaluate", 2)],
 )  # fmt: skip
 def test_disturbed_and_the_same(
     command: Start, made: dict[str, Command], tmp_path: Path, kind: str, name: str, count: int
 ) -> None:
-    if kind == "closed" and (reason := _disk.may_mount()):
+    if kind in ("closed", "full") and (reason := _disk.may_mount()):
         pytest.skip(reason)
     disturb, _ = harness.KINDS[kind]
     tally = disturb(made[name], command, tmp_path, count, random.Random(f"sample {kind} {name}"))

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
+from data._gus_patches import patch_file, tone
 from equipoise.data.readers import find_reader
 from equipoise.data.readers.reader import Flaw
 from equipoise.data.tasks import _usable
@@ -72,6 +73,8 @@ OTHER = (
     Source("tuxpaint", "usr/share/tuxpaint/stamps/animals/cat.txt"),
     Source("tuxpaint", "usr/share/tuxpaint/stamps/animals/cat.png", options={"kind": "box"}),
     Source("easy_vqa", "data/train/images/1600.png", options={"kind": "box"}),
+    Source("freepats", "usr/share/midi/freepats/Tone_000/000_Piano.pat"),
+    Source("freepats", "usr/share/midi/freepats/Tone_000/000_Piano.pat", options={"kind": "pitch"}),
 )
 PICKLES = (
     Source("refcoco", "refcoco/refs(unc).p"),
@@ -138,6 +141,10 @@ def make(reader: str, folder: Path) -> Path:
             (stamps / f"{name}.txt").write_text(f"A {name}.\nfr.utf8=un {name}\n", encoding="utf-8")
             Image.new("RGBA", (4, 4), "blue").save(stamps / f"{name}.png")
             soundfile.write(stamps / f"{name}_desc.wav", clip, 8_000)
+    elif reader == "freepats":
+        file = root / OTHER[-1].file
+        file.parent.mkdir(parents=True)
+        file.write_bytes(patch_file([tone(110), tone(440)]))
     elif reader == "easy_vqa":
         images = root / "data/train/images"
         images.mkdir(parents=True)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 import equipoise
 import tiny
-from equipoise import cli
+from equipoise import cli, options
 from equipoise.comparing.summary import summarise
 from equipoise.comparing.writing import comma_separated, escape_csv
 from equipoise.console import PlainConsole, plain
@@ -199,7 +199,7 @@ def test_a_table_of_scores_cannot_steer_the_terminal(tmp_path, monkeypatch, caps
 
 
 def test_an_error_of_any_length_is_a_line_that_can_be_read(capsys):
-    cli._complain("x\n" * 100_000)
+    options.complain("x\n" * 100_000)
     [line] = capsys.readouterr().err.splitlines()
     assert len(line) < 5_000
 

@@ -35,6 +35,7 @@ HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 #: What is it? red. Where? deep blue. As the family's releases write it; placeholders in a row are counted.
 CONVERSATIONS = {
     "llava": "<s>USER: <image>*4\nwhat is it ASSISTANT: red</s>USER: where ASSISTANT: deep blue</s>",
+    "llava_qformer": "<s>USER: <image>*3\nwhat is it ASSISTANT: red</s>USER: where ASSISTANT: deep blue</s>",
     "blip2": "<image>*4</s>Question: what is it Answer: red</s>Question: where Answer: deep blue</s>",
     "paligemma": "<image>*4<bos>what is it\nred<eos>where\ndeep blue<eos>",
     "internvl": "<s>" + CHATML.format("<img><IMG_CONTEXT>*4</img>\n") + CHATML_ON,
@@ -56,6 +57,7 @@ CONVERSATIONS = {
         f"{HEADER.format('assistant')}red<|eot_id|>"
         f"{HEADER.format('user')}where<|eot_id|>{HEADER.format('assistant')}deep blue<|eot_id|>"
     ),
+    "flamingo": CHATML.format("<image>") + CHATML_ON,
     "salmonn": (
         "<s> USER: <Speech><audio>*5 </Speech> what is it\nASSISTANT: red</s> USER: where\nASSISTANT: deep blue</s>"
     ),
@@ -64,7 +66,15 @@ CONVERSATIONS = {
         "ASSISTANT: deep blue</s>"
     ),
 }
-SPACED = {"llava", "blip2", "smolvlm", "idefics", "salmonn", "audio_vision"}  # a space lies before the answer
+SPACED = {
+    "llava",
+    "llava_qformer",
+    "blip2",
+    "smolvlm",
+    "idefics",
+    "salmonn",
+    "audio_vision",
+}  # a space lies before the answer
 # transformers lets Mllama's text-only rows attend, evenly, to what fills their places: see the test of that.
 ROWS_MIX = tuple(family for family in zoo.FAMILIES if family != "mllama")
 

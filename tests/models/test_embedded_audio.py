@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from transformers import AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForMultimodalLM, AutoProcessor, Blip2QFormerModel, PreTrainedModel, ProcessorMixin
 
 import tiny
 from equipoise.data.collate import Collator
@@ -17,7 +17,7 @@ from equipoise.data.readers import easy_vqa
 from equipoise.data.sample import Sample, Turn
 from equipoise.evaluation.generate import TransformersEngine
 from equipoise.models.embedded import AUDIO_TOKEN, EMBEDDED, IMAGE_TOKEN, smol_audio, smol_audio_vision, smol_vlm
-from equipoise.models.embedded.audio import whisper
+from equipoise.models.embedded.audio import qformer_config, whisper
 from equipoise.models.embedded.audio_vision import CHAT_TEMPLATE
 from equipoise.models.salmonn import SalmonnForConditionalGeneration
 
@@ -134,6 +134,37 @@ def test_the_template_places_media_before_the_text(processor):
             [{"role": "user", "content": shown}], template, tokenize=False, add_generation_prompt=True
         )
         assert text == f"<|im_start|>user\n{media}Hello<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_wider_qformer_has_heads_of_the_same_width():
+    for width, heads in ((384, 6), (512, 8)):
+        config = qformer_config(width)
+        config.encoder_hidden_size = width
+        assert config.num_attention_heads == heads
+        one = torch.zeros(1, 1, width)
+        assert Blip2QFormerModel(config)(one, encoder_hidden_states=one).last_hidden_state.shape == one.shape
+
+
+@pytest.mark.slow  # fetches 133 MB and builds half a gigabyte that no other test needs
+def test_the_stack_with_whisper_base_differs_in_the_audio_branch_alone(model, processor, tmp_path):
+    folder = smol_audio(base=True)
+    assert EMBEDDED["embedded:smol-audio-base"]() == folder != smol_audio()
+    base = AutoModelForMultimodalLM.from_pretrained(folder).eval().requires_grad_(False)
+    tiny.assert_same(base.model.language_model.state_dict(), model.model.language_model.state_dict())
+    original = whisper(lambda _: None, base=True).model.encoder.state_dict()
+    original["embed_positions.weight"] = original["embed_positions.weight"][:400]
+    tiny.assert_same(dict(sorted(base.model.speech_encoder.state_dict().items())), dict(sorted(original.items())))
+    for part, size in ((base.model.speech_encoder, 20_027_392), (base.model.qformer, 8_706_112)):
+        assert sum(parameter.numel() for parameter in part.parameters()) == size
+
+    its_processor = AutoProcessor.from_pretrained(folder)
+    batches = [Collator(one)([question("?", clip(tmp_path, "tone", 500))]) for one in (its_processor, processor)]
+    tiny.assert_same(*batches)
+    low, high = (
+        logits(base, Collator(its_processor)([question("What is it?", clip(tmp_path, name, pitch))]))
+        for name, pitch in (("low", 200), ("high", 2000))
+    )
+    assert (low - high).abs().max() > 0.01
 
 
 @pytest.mark.slow  # builds half a gigabyte that no other test needs

@@ -103,6 +103,7 @@ def test_cross_attention_layers_are_of_the_encoder_s_side_though_the_decoder_hol
     for family, inside in {
         "idefics": ("vision_model", "perceiver_resampler", "gated_cross_attn_layers"),
         "mllama": ("layers.1",),
+        "flamingo": ("layers.1.cross_attention",),
     }.items():
         model = loading.skeleton(Model(path=str(checkpoint(family)), lora=None))
         decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
@@ -165,7 +166,8 @@ def test_loading_changes_no_weight(family: str, settings: Model) -> None:
 
 def test_model_types_are_of_one_family_each() -> None:
     assert FAMILIES.keys() == {
-        "llava", "blip-2", "internvl", "salmonn", "audio_vision", "paligemma", "idefics", "qwen2_audio", "voxtral",
+        "llava", "blip-2", "internvl", "salmonn", "audio_vision", "paligemma", "idefics", "flamingo", "qwen2_audio",
+        "voxtral", "llava_qformer",
     }  # fmt: skip
     assert of_type("qwen3_vl") is of_type("smolvlm") is of_type("mllama") is of_type("anything") is GENERIC
 

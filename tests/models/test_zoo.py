@@ -16,6 +16,7 @@ from models import zoo
 
 CLASSES = {
     "llava": ("LlavaForConditionalGeneration", "LlavaProcessor"),
+    "llava_qformer": ("LlavaQFormerForConditionalGeneration", "LlavaProcessor"),
     "blip2": ("Blip2ForConditionalGeneration", "Blip2Processor"),
     "paligemma": ("PaliGemmaForConditionalGeneration", "PaliGemmaProcessor"),
     "internvl": ("InternVLForConditionalGeneration", "InternVLProcessor"),
@@ -26,6 +27,7 @@ CLASSES = {
     "voxtral": ("VoxtralForConditionalGeneration", "VoxtralProcessor"),
     "idefics": ("IdeficsForVisionText2Text", "IdeficsProcessor"),
     "mllama": ("MllamaForConditionalGeneration", "MllamaProcessor"),
+    "flamingo": ("FlamingoForConditionalGeneration", "FlamingoProcessor"),
     "salmonn": ("SalmonnForConditionalGeneration", "SalmonnProcessor"),
     "audio_vision": ("AudioVisionForConditionalGeneration", "AudioVisionProcessor"),
 }
@@ -33,6 +35,7 @@ WITHOUT_TEMPLATE = {"blip2", "paligemma", "voxtral", "idefics"}
 # What stands between tower and LLM, and a layer of the LLM behind it: the loss must reach both.
 PATHS = {
     "llava": ("model.multi_modal_projector.", "model.language_model.layers.0."),
+    "llava_qformer": ("model.multi_modal_projector.", "model.language_model.layers.0."),
     "blip2": ("qformer.", "language_model.model.decoder.layers.0."),
     "paligemma": ("model.multi_modal_projector.", "model.language_model.layers.0."),
     "internvl": ("model.multi_modal_projector.", "model.language_model.layers.0."),
@@ -43,13 +46,15 @@ PATHS = {
     "voxtral": ("model.multi_modal_projector.", "model.language_model.layers.0."),
     "idefics": ("model.perceiver_resampler.", "model.gated_cross_attn_layers.0."),
     "mllama": ("model.multi_modal_projector.", "model.language_model.layers.1.cross_attn."),
+    "flamingo": ("model.language_model.layers.1.cross_attention.", "model.language_model.layers.0."),
     "salmonn": ("model.qformer.", "model.language_model.layers.0."),
     "audio_vision": ("model.multi_modal_projector.", "model.qformer.", "model.language_model.layers.0."),
 }
 IMAGE = {
     "llava": "<image>\n", "blip2": "", "paligemma": "<image>", "internvl": "<IMG_CONTEXT>\n", "smolvlm": "<image>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "mllama": "<|image|>",
-    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>", "audio_vision": "<image>",
+    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>", "audio_vision": "<image>", "flamingo": "<image>",
+    "llava_qformer": "<image>\n",
 }  # fmt: skip
 AUDIO = {
     "qwen2_audio": "<|audio_bos|><|AUDIO|><|audio_eos|>", "salmonn": "<Speech><audio> </Speech> ",

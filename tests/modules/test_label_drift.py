@@ -258,7 +258,7 @@ def test_the_fallback_is_in_the_checkpoint() -> None:
     _, _, _, other = train(PER_SAMPLE, range(1))
     other.load_state_dict({**state, "estimator": "sampled"})
     assert other.estimator == "sampled"
-    assert other._recorder is None
+    assert other.measuring.recorder is None
 
 
 def test_a_step_that_breaks_off_leaves_nothing_on_the_model() -> None:

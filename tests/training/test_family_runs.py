@@ -51,11 +51,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lookback": {"schedule": "commit", "estimator": "lookback"},
 }
 #: The four backbones of the paper, and one of each other kind.
-KINDS = ("llava", "blip2", "internvl", "salmonn", "mllama", "qwen2_audio", "paligemma", "qwen3_vl")
+KINDS = ("llava", "blip2", "internvl", "salmonn", "mllama", "flamingo", "qwen2_audio", "paligemma", "qwen3_vl")
 #: Pairs that the default suite runs: every kind, every variant.
 USUAL = {
     ("llava", "commit"), ("blip2", "exact"), ("internvl", "language-cd"), ("salmonn", "commit"), ("mllama", "exact"),
     ("mllama", "feature-cd"), ("qwen2_audio", "lookback"), ("paligemma", "commit"), ("qwen3_vl", "lookback"),
+    ("flamingo", "commit"),
     ("qwen3_vl", "encoder-lr-up"), ("paligemma", "llm-lr-up"), ("blip2", "constant"), ("qwen2_audio", "commit-clr"),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from equipoise.errors import EquipoiseError, RunError
 from equipoise.locks import PATIENCE, Held
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import parse_recipe
-from equipoise.stopping import check
+from equipoise.stopping import check, finishing
 from equipoise.tasks.itinerary import Itinerary
 from equipoise.tasks.plan import Node, Scoring
 
@@ -170,7 +170,8 @@ def carry_out(
 
     def begin(node: Node, work: Work) -> None:
         console.rule(f"[{len(concluded) + len(running) + 1}/{len(nodes)}] {node.name}")
-        where = slots.start(work)
+        with finishing():  # a place that has begun and is not known of could not be stopped
+            where = slots.start(work)
         running[node.name] = node
         if where is not None:
             console.print(f"{node.name}: runs {where}; its log is {work.log}", highlight=False)
@@ -220,4 +221,5 @@ def carry_out(
             if outcome.held is None:
                 begin(node, work)
     finally:
-        slots.stop()
+        with finishing():
+            slots.stop()

@@ -19,6 +19,7 @@ from rich.console import Console
 from equipoise.balancing.execution import Outcome, Work
 from equipoise.balancing.remote import IDENTITY, Piece, run_node_here
 from equipoise.errors import RunError
+from equipoise.stopping import finishing, kept
 from equipoise.training.run_directory import write_atomically
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -57,7 +58,8 @@ class RaySlots:
         self._connected = not ray.is_initialized()
         if self._connected:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                with kept():  # Ray's own handler ends the process with a status that is not 0
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, RuntimeError, ValueError) as error:
                 raise RunError(f"--ray {address}: {' '.join(str(error).split())}") from None
         self.folder, self.shares, self.cpus = folder, shares, cpus
@@ -74,7 +76,8 @@ class RaySlots:
     @property
     def count(self) -> int:
         """How many runs the cluster can hold now; one more waits for a machine where it can hold none."""
-        return max(1, self._places())
+        with finishing():
+            return max(1, self._places())
 
     def start(self, work: Work) -> str | None:
         task: Any = ray.remote(run_node_here)
@@ -85,6 +88,10 @@ class RaySlots:
         return "on the cluster"
 
     def next(self) -> Outcome | None:
+        with finishing():  # Ray's own code makes a SystemError of whatever a signal raises in it
+            return self._next()
+
+    def _next(self) -> Outcome | None:
         while True:
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=LOOK)
             if not ready:

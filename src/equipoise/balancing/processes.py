@@ -59,9 +59,7 @@ class Processes:
                 [sys.executable, "-m", MODULE],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
             )  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(work.to_json() + "\n")
-        process.stdin.flush()
+        _say(process, work.to_json())
         self._running[self._waiting.submit(_outcome, work, process)] = (device, process)
         return f"on CUDA device {device}" if device else "in a process of its own"
 
@@ -83,11 +81,16 @@ class Processes:
 
     def _stop_gently(self) -> None:
         for _, process in self._running.values():
-            assert process.stdin is not None
-            with suppress(OSError):  # it has ended meanwhile
-                process.stdin.write("stop\n")
-                process.stdin.flush()
+            _say(process, "stop")
         wait(self._running, timeout=GRACE)
+
+
+def _say(process: subprocess.Popen[str], line: str) -> None:
+    """Tell a process something, unless it has ended; that is seen elsewhere."""
+    assert process.stdin is not None
+    with suppress(OSError):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
 
 
 def _outcome(work: Work, process: subprocess.Popen[str]) -> Outcome:
@@ -111,7 +114,8 @@ def _close(process: subprocess.Popen[str]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         assert stream is not None
-        stream.close()
+        with suppress(OSError):  # what it was not told any more
+            stream.close()
 
 
 def _follow_the_starter() -> None:

@@ -10,7 +10,7 @@ from equipoise.bench.alternate import Step, alternate
 from equipoise.bench.contestants import Contestant, build
 from equipoise.bench.ratios import Cost, cost
 from equipoise.bench.stage import set_up
-from equipoise.modules.coordinator import SAMPLED_EVERY
+from equipoise.modules.measuring import SAMPLED_EVERY
 from equipoise.recipe import Recipe
 
 #: Rounds that are not counted, and whose batches come again and again after them. So what is timed is a step of any

@@ -115,11 +115,11 @@ def compare_regularisers(acting: Coordinator, watching: Coordinator, previous: V
         watching: with the settings of the regulariser.
         previous: theta_{t-1}.
     """
-    if watching._recorder is None:
+    if watching.measuring.recorder is None:
         return None
     division = acting.division
-    _, exact = look_back(acting.model, division, previous, acting._batches, acting._states)
-    _, cheap = label_drift.look_back(watching._recorder, division, previous)
+    _, exact = look_back(acting.model, division, previous, acting.measuring.batches, acting.measuring.states)
+    _, cheap = label_drift.look_back(watching.measuring.recorder, division, previous)
     cosines, ratios, steps = {}, {}, {}
     for name, module in division.trainable.items():
         parameters = {n: p for n, p in module.trainable.items() if p.grad is not None and n in exact[name]}

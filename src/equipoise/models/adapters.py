@@ -88,6 +88,8 @@ def prepare(model: PreTrainedModel, settings: Model) -> PreTrainedModel | PeftMo
         ),
         low_cpu_mem_usage=any(parameter.is_meta for parameter in model.parameters()),
     )
+    config: Any = tuned.peft_config[tuned.active_adapter]
+    config.target_modules = sorted(config.target_modules)  # a set's order in the adapter's file is by chance
     held = tuple(f"{owner}." for owner in owners)
     tuned.loose = tuple(f"base_model.model.{name}" for name in sorted(full) if not name.startswith(held))
     for name in tuned.loose:

@@ -27,8 +27,12 @@ END_OF_TEXT = {51864: 50256, 51865: 50257}  # by the size of the vocabulary: Eng
 Arrays = dict[str, np.ndarray]
 
 
-def load(path: Path) -> WhisperForConditionalGeneration:
+def load(path: Path, *rest: Path) -> WhisperForConditionalGeneration:
     """Convert a `model.bin`.
+
+    Args:
+        path: the file, or its first part.
+        rest: the parts that follow, where it was cut into several.
 
     Returns:
         The model in float32 and eval mode, every weight of it from the file.
@@ -36,7 +40,7 @@ def load(path: Path) -> WhisperForConditionalGeneration:
     Raises:
         AssetError: the file is missing, cut short, or no unquantised Whisper in the one layout known here.
     """
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, *rest)
     try:
         config = _config(arrays)
         weights = {name: torch.from_numpy(array.astype(np.float32)) for name, array in _weights(arrays, config)}
@@ -51,16 +55,16 @@ def load(path: Path) -> WhisperForConditionalGeneration:
     return model.eval()
 
 
-def read_arrays(path: Path) -> Arrays:
-    """Read all arrays of a `model.bin`; an alias names the same array again.
+def read_arrays(path: Path, *rest: Path) -> Arrays:
+    """Read all arrays of a `model.bin`, given in one part or more; an alias names the same array again.
 
     Raises:
         AssetError: the file is missing, cut short, of another version, or of another model than Whisper.
     """
     try:
-        content = memoryview(path.read_bytes())
+        content = memoryview(b"".join(part.read_bytes() for part in (path, *rest)))
     except OSError as error:
-        raise AssetError(f"{path} cannot be read ({error.strerror})") from error
+        raise AssetError(f"{error.filename} cannot be read ({error.strerror})") from error
     position = 0
 
     def take(size: int) -> memoryview:

@@ -13,22 +13,18 @@ that any scheduler composes. Parameters are swapped only inside these two, where
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from equipoise.errors import PartitionError
-from equipoise.modules import label_drift, theory
+from equipoise.modules import theory
 from equipoise.modules.coefficient import BalanceWindow, balance_coefficient
-from equipoise.modules.drift import Batch, look_back, measure
-from equipoise.modules.forward import RandomState, draw, placeholder_tokens
+from equipoise.modules.measuring import Measuring
 from equipoise.modules.partition import LLM, Partition, split_param_groups
-from equipoise.modules.per_sample import PerSampleGradients
-from equipoise.modules.processes import ALONE, Processes, share
+from equipoise.modules.processes import ALONE, Processes
 from equipoise.modules.regulariser import apply_regulariser
 from equipoise.modules.schedules import build_schedule
 from equipoise.modules.shards import gathered, require_known, reshard, scattered
@@ -40,8 +36,6 @@ from equipoise.recipe import Coordination
 
 logger = logging.getLogger(__name__)
 Record = dict[str, float]
-#: Steps from one measurement of `sampled` to the next, where the settings say nothing.
-SAMPLED_EVERY = 5
 
 
 class Coordinator:
@@ -90,31 +84,34 @@ class Coordinator:
         if coordination.reference is not None and coordination.reference not in modules:
             raise PartitionError(f"reference: found {coordination.reference!r}; there are {', '.join(modules)}")
         self.reference = coordination.reference or modules[0]
-        self.estimator = coordination.estimator
-        self._recorder: PerSampleGradients | None = None
-        if self.estimator == "per-sample" and (self.measures or self.regularises):
-            self._record_gradients()
+        self.measuring = Measuring(model, division, coordination, processes, self.measures or self.regularises)
         self.window = BalanceWindow(modules, self.reference, coordination.window, coordination.average)
-        self.amplification = coordination.amplification or 1.0
         self.guard = StepGuard(says=processes.number == 0)
         self._statistics = BatchStatistics(model)
         self.step = 0
         self.skipped = 0
         self._gamma = 0.0
-        self._theory_step: int | None = None
         self._kappa_average: float | None = None
         # theta_{t-1}, for the look-back: kept, or how to get it back from the optimizer's state.
         self._undoes = self._can_undo()
         self._previous: Values | None = None
         self._last_step: LastStep | None = None
-        self._batches: list[Batch] = []
-        self._states: list[RandomState] = []
         self._base_rates: list[float] = []
         self._before: Values | None = None
         self._coming_step: LastStep | None = None
         self.refusal: Refusal | None = None
         self._loss_scale: float | None = None
         self._record: Record = {}
+
+    @property
+    def estimator(self) -> str:
+        """That is used: `sampled` where `per-sample` was asked for and cannot be."""
+        return self.measuring.estimator
+
+    @property
+    def amplification(self) -> float:
+        """The multiple of each step that is measured now."""
+        return self.measuring.amplification
 
     # ------------------------------------------------------------------ the three calls
 
@@ -125,11 +122,7 @@ class Coordinator:
         """
         self._statistics.keep()
         if self.measures or self.regularises:
-            batch, state = {name: value for name, value in inputs.items() if value is not None}, RandomState()
-            if self._recorder is not None:
-                self._recorder.observe(batch, state, self.step)
-            self._batches.append(batch)
-            self._states.append(state)
+            self.measuring.observe(inputs, self.step)
 
     def before_step(self, loss_scale: float | None = None, supervises: bool = True) -> None:
         """Prepare the gradients and the learning rates of the coming optimizer step, or see to it that none is made.
@@ -144,7 +137,7 @@ class Coordinator:
         self.guard.require_going_on()
         record = self._record = {}
         modules = self.division.trainable
-        self._finish_recording()
+        self.measuring.finish()
         self._loss_scale, loss_scale = loss_scale, loss_scale or 1.0
         norms: dict[str, float] = {}
         sizes: dict[str, float] = {}
@@ -162,7 +155,7 @@ class Coordinator:
             return
         previous = self._parameters_before_last_step()
         if previous is not None:
-            drifts, gradients = self._look_back(previous)
+            drifts, gradients = self.measuring.look_back(previous, self.step, self.regularises)
             for name, drift in drifts.by_module.items():
                 record[f"lookback_drift/{name}"] = drift
             if self.regularises:
@@ -201,7 +194,9 @@ class Coordinator:
         made = self.refusal is None
         moved = self._before if made else None
         if moved is not None and self._measures_now:
-            self._take(self._measure(moved), self.step + 1)
+            drifts, entries = self.measuring.measure(moved, self.step)
+            self._record.update(entries)
+            self._take(drifts, self.step + 1)
         self._previous = moved if self._looks_back and not self._undoes else None
         self._last_step = self._coming_step if made else None
         self.step += 1
@@ -210,18 +205,14 @@ class Coordinator:
         self.guard.note(self.step, self.refusal)
         if not made:
             self._record["steps_skipped"] = self.guard.skipped
-        self._statistics.forget()
-        self._before, self._batches, self._states = None, [], []
-        if self._recorder is not None:
-            self._recorder.forget()
+        self.close()
         return self._record
 
     def close(self) -> None:
-        """Take off the model what a step that was broken off has left there."""
+        """Let go of the step's batches and weights; take off the model what one that was broken off left there."""
         self._statistics.forget()
-        self._before, self._batches, self._states = None, [], []
-        if self._recorder is not None:
-            self._recorder.forget()
+        self.measuring.forget()
+        self._before = None
 
     def follow(self, model: nn.Module) -> None:
         """Go on with the model as it was prepared for training, which may have replaced its parameters.
@@ -237,29 +228,12 @@ class Coordinator:
         self.model = model
         require_known(model, self.division.parameters(), self.processes.count)
         self._undoes = self._can_undo()
-        if self._recorder is not None:
-            self._record_gradients()
+        self.measuring.follow(model)
 
     # ------------------------------------------------------------------ inside
 
     def _can_undo(self) -> bool:
         return self.regularises and self.division.mostly_trains and can_undo(self.optimizer)
-
-    def _record_gradients(self) -> None:
-        """Record gradients by sample from now on, where the model allows it."""
-        samples = share(self.processes, self.settings.samples)
-        self._recorder = PerSampleGradients(self.model, self.division, samples, self.settings.seed, self.processes)
-        self._finish_recording()
-
-    def _finish_recording(self) -> None:
-        """A step's backwards are done; where gradients could not be recorded, drifts are sampled from now on."""
-        if self._recorder is None:
-            return
-        self._recorder.finish()
-        if self._recorder.reason is not None:
-            if self.processes.number == 0:
-                logger.warning("estimator per-sample: %s; sampled is used instead", self._recorder.reason)
-            self.estimator, self._recorder = "sampled", None
 
     @property
     def _looks_back(self) -> bool:
@@ -271,14 +245,7 @@ class Coordinator:
     def _measures_now(self) -> bool:
         if not self.measures or self.estimator == "lookback" or self.schedule.waiting():
             return False  # a module that waits has no drift to compare with
-        return self.step % self._every == 0
-
-    @property
-    def _every(self) -> int:
-        """Steps from one measurement to the next."""
-        if self.estimator == "exact":
-            return 1
-        return self.settings.every or (1 if self.estimator == "per-sample" else SAMPLED_EVERY)
+        return self.step % self.measuring.every == 0
 
     def _set_rates(self) -> None:
         factors, waiting = self.schedule.factors(), self.schedule.waiting()
@@ -295,62 +262,6 @@ class Coordinator:
         if self._last_step is None:
             return self._previous
         return self._last_step.undone(self.optimizer, dict(self.division.parameters()))
-
-    def _look_back(self, previous: Values) -> tuple[Drifts, dict[str, Values]]:
-        if self._recorder is not None:
-            return label_drift.look_back(self._recorder, self.division, previous, self.regularises)
-        count, batches, states = self.settings.regulariser_samples, self._batches, self._states
-        if count is not None:
-            drawn = self._sample(count)
-            batches, states = [batch for _, batch in drawn], [self._states[position] for position, _ in drawn]
-        return look_back(self.model, self.division, previous, batches, states, self.regularises, self.processes)
-
-    def _measure(self, before: Values) -> Drifts:
-        settings = self.settings
-        if self._recorder is None:
-            return self._measure_by_forwards(before, settings.theory)
-        drifts = label_drift.measure(self._recorder, self.division, before, self.amplification)
-        large = drifts.gap > label_drift.LARGEST_GAP
-        # Not by the step's number: warm-up's first step makes no measurement.
-        theory_too = settings.theory and (
-            self._theory_step is None or self.step - self._theory_step >= settings.theory_every
-        )
-        if not (large or theory_too):
-            return drifts
-        self._theory_step = self.step if theory_too else self._theory_step
-        seen = self._measure_by_forwards(before, theory_too)
-        self._record.update({f"forward_drift/{name}": drift for name, drift in seen.by_module.items()})
-        if large:
-            return seen
-        return replace(drifts, theory=seen.theory)
-
-    def _measure_by_forwards(self, before: Values, theory: bool) -> Drifts:
-        exact = self.estimator == "exact"
-        batches = self._batches if exact else [batch for _, batch in self._sample(self.settings.samples)]
-
-        def at(amplification: float, theory: bool = False) -> Drifts:
-            return measure(self.model, self.division, before, batches, amplification, theory, self.processes)
-
-        drifts = at(self.amplification, theory)
-        measured = self.step // self._every
-        while self.amplification > 1 and measured % self.settings.window == 0:
-            if not drifts.usable and not at(1.0).usable:
-                break  # not amplification's doing, and it would be given up for ever
-            twice = at(2 * self.amplification)
-            # Quadratic: d(2c) = 4 d(c), so the drifts, given back divided by c squared, should agree.
-            ratios = [twice.by_module[n] / d if d > 0 else math.inf for n, d in drifts.by_module.items()]
-            if all(0.75 <= ratio <= 1.25 for ratio in ratios):
-                break
-            self.amplification = max(1.0, self.amplification / 2)
-            drifts = at(self.amplification, theory)
-        if self.settings.amplification not in (None, 1.0):
-            self._record["amplification"] = drifts.amplification
-        return drifts
-
-    def _sample(self, count: int) -> list[tuple[int, Batch]]:
-        """This process's share of so many samples of the step's batch, the same ones whenever this step is run."""
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        return draw(self._batches, share(self.processes, count), generator, placeholder_tokens(self.model))
 
     def _take(self, drifts: Drifts, step: int) -> None:
         """Enter one measurement into the window, the schedule and the record."""
@@ -404,14 +315,11 @@ class Coordinator:
         """
         return {
             "step": self.step,
-            "estimator": self.estimator,
-            "trusted": self._recorder is not None and self._recorder.trusted,
+            **self.measuring.state_dict(),
             "skipped": self.skipped,
             "guard": self.guard.state_dict(),
             "gamma": self._gamma,
-            "theory_step": self._theory_step,
             "kappa_average": self._kappa_average,
-            "amplification": self.amplification,
             "window": self.window.state_dict(),
             "schedule": self.schedule.state_dict(),
             "previous": gathered(self._previous) if self._previous is not None else None,
@@ -423,13 +331,8 @@ class Coordinator:
         self.step, self.skipped = state["step"], state["skipped"]
         if "guard" in state:
             self.guard.load_state_dict(state["guard"])
-        if self._recorder is not None:
-            self._recorder.trusted = state.get("trusted", False)
-            if state.get("estimator") == "sampled":  # what ruled gradients out need not show in the first batch
-                self.estimator, self._recorder = "sampled", None
+        self.measuring.load_state_dict(state)
         self._gamma, self._kappa_average = state["gamma"], state["kappa_average"]
-        self._theory_step = state.get("theory_step")
-        self.amplification = state["amplification"]
         self.window.load_state_dict(state["window"])
         self.schedule.load_state_dict(state["schedule"])
         last_step = state.get("last_step")

@@ -14,7 +14,7 @@ class StepEvents(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._open_logs(state.global_step)
+        self.trainer._step_log.open(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._begin_step()
@@ -26,7 +26,7 @@ class StepEvents(TrainerCallback):
         self.trainer._end_step()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        self.trainer._after_evaluate(metrics or {})
+        self.trainer._step_log.validated(state.global_step, metrics or {})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._close_logs()
+        self.trainer._step_log.close()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,15 +25,15 @@ from equipoise.modules.forward import GROUPS, IGNORED
 from equipoise.modules.partition import partition, split_param_groups
 from equipoise.modules.processes import ALONE, Processes
 from equipoise.modules.shards import is_divided
-from equipoise.modules.step_guard import Refusal
 from equipoise.recipe import Coordination, TaskWeighting
 from equipoise.training import parallel
 from equipoise.training.fast_paths import FastPaths, fast_paths
 from equipoise.training.fused_head import is_sft, weighing
 from equipoise.training.processes import TorchProcesses
-from equipoise.training.run_directory import LineLog, RunDirectory
+from equipoise.training.run_directory import RunDirectory
 from equipoise.training.sound_numbers import SoundNumbers
 from equipoise.training.step_events import StepEvents
+from equipoise.training.step_log import StepLog
 from equipoise.training.supervised_logits import SupervisedPlaces, agree, head_of, may_keep, token_mean
 from equipoise.training.task_weighting import (
     TASK,
@@ -91,12 +90,9 @@ class BalanceMixin(SoundNumbers):
             self.division.require_balance(f"schedule {coordination.schedule}")
         self._processes = TorchProcesses(self.args.device) if self.accelerator.num_processes > 1 else ALONE
         self._run = RunDirectory(log_folder or Path(self.args.output_dir or "trainer_output"))
-        self._metrics_log: LineLog | None = None
-        self._timings_log: LineLog | None = None
+        self._step_log = StepLog(self._run, writes=self.is_world_process_zero())
         self._record: Record = {}
         self._loss: torch.Tensor | float = 0.0
-        self._balance_seconds = 0.0
-        self._step_began = 0.0
         self._tasks: TaskBalance | None = None
         self._task_settings = tasks
         if tasks is not None:
@@ -131,10 +127,10 @@ class BalanceMixin(SoundNumbers):
                 self._require_sound_weights()
                 return result
             except DivergenceError:
-                self._write_end()
+                self._step_log.end(self.state.global_step, self._why_ended)
                 raise
             finally:
-                self._close_logs()
+                self._step_log.close()
                 if self.coordinator is not None:
                     self.coordinator.close()
 
@@ -190,14 +186,14 @@ class BalanceMixin(SoundNumbers):
         if self._divided:
             parallel.require_alike(inputs, self._processes)
         groups = {GROUPS: ids} if ids is not None and ids.dim() == 1 else {}  # by sample
-        with self._counted_as_balance():
+        with self._step_log.counted_as_balance():
             self.coordinator.observe({**inputs, **groups})
         with self._tasks.training_on(ids) if self._tasks is not None else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._loss = self._loss + loss.detach()  # read once a step: each reading waits for the device
         if self.accelerator.sync_gradients:
             scaler = getattr(self.accelerator, "scaler", None)
-            with self._counted_as_balance():
+            with self._step_log.counted_as_balance():
                 self.coordinator.before_step(scaler.get_scale() if scaler is not None else None, self._supervises)
         return loss
 
@@ -306,25 +302,13 @@ class BalanceMixin(SoundNumbers):
 
     # ------------------------------------------------------------------ called by StepEvents
 
-    def _open_logs(self, step: int) -> None:
-        if not self.is_world_process_zero():
-            return
-        self._run.rewind(step)
-        self._metrics_log = LineLog(self._run.metrics_file)
-        self._timings_log = LineLog(self._run.timings_file)
-
-    def _close_logs(self) -> None:
-        for log in (self._metrics_log, self._timings_log):
-            if log is not None:
-                log.close()
-        self._metrics_log = self._timings_log = None  # an evaluation may follow
-
     def _begin_step(self) -> None:
-        self._step_began, self._balance_seconds, self._loss = time.perf_counter(), 0.0, 0.0
+        self._step_log.begin_step()
+        self._loss = 0.0
 
     def _after_optimizer_step(self) -> None:
         assert self.coordinator is not None
-        with self._counted_as_balance():
+        with self._step_log.counted_as_balance():
             self._record = self.coordinator.after_step(self.accelerator.optimizer_step_was_skipped)
         if self.is_deepspeed_enabled:  # it keeps the gradients to itself, and zeros would be taken for theirs
             self._record = {name: value for name, value in self._record.items() if not name.startswith("grad_norm")}
@@ -337,36 +321,9 @@ class BalanceMixin(SoundNumbers):
             self._record = {**self._tasks.named(self._record), **of_tasks}
         # Each process's share is scaled such that their mean is the loss over all tokens of the step.
         loss = float(self.accelerator.reduce(torch.as_tensor(self._loss), "mean"))
-        self._write_step(loss, refusal)
+        self._step_log.end_step(self.state.global_step, self.state.epoch, loss, self._record, refusal)
         if (verdict := self.coordinator.guard.verdict) is not None:
             raise self._ended(verdict)
-
-    def _write_step(self, loss: float, refusal: Refusal | None) -> None:
-        if self._metrics_log is None or self._timings_log is None:
-            return
-        step = self.state.global_step
-        why = {"skipped_because": refusal.why} if refusal is not None else {}
-        self._metrics_log.write({"step": step, "epoch": self.state.epoch, "loss": loss, **self._record, **why})
-        seconds = time.perf_counter() - self._step_began
-        self._timings_log.write({"step": step, "step_seconds": seconds, "balance_seconds": self._balance_seconds})
-
-    def _write_end(self) -> None:
-        """The log tells why it ends, after all that was logged."""
-        self._close_logs()
-        if self.is_world_process_zero():
-            log = LineLog(self._run.metrics_file)
-            log.write({"step": self.state.global_step, "ended": self._why_ended})
-            log.close()
-
-    def _after_evaluate(self, metrics: Mapping[str, float]) -> None:
-        if self._metrics_log is not None and "eval_loss" in metrics:
-            self._metrics_log.write({"step": self.state.global_step, "validation_loss": metrics["eval_loss"]})
-
-    @contextmanager
-    def _counted_as_balance(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._balance_seconds += time.perf_counter() - began
 
 
 class BalancedTrainer(BalanceMixin):

@@ -19,6 +19,7 @@ Parts = tuple[PreTrainedModel, ProcessorMixin | video.ProcessorFiles]
 
 BUILDERS: dict[str, Callable[[], Parts]] = {
     "llava": images.llava,
+    "llava_qformer": images.llava_qformer,
     "blip2": images.blip2,
     "paligemma": images.paligemma,
     "internvl": video.internvl,
@@ -29,6 +30,7 @@ BUILDERS: dict[str, Callable[[], Parts]] = {
     "voxtral": audio.voxtral,
     "idefics": cross_attention.idefics,
     "mllama": cross_attention.mllama,
+    "flamingo": cross_attention.flamingo,
     "salmonn": speech.salmonn,
     "audio_vision": speech.audio_vision,
 }

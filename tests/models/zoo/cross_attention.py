@@ -1,18 +1,22 @@
-"""The Flamingo kind, which reads images through cross-attention layers inside the decoder: Idefics and Mllama."""
+"""The Flamingo kind, which reads images through cross-attention layers inside the decoder: Idefics, Mllama, ours."""
 
 from __future__ import annotations
 
 from transformers import (
+    CLIPVisionConfig,
     IdeficsConfig,
     IdeficsForVisionText2Text,
     IdeficsProcessor,
+    LlamaConfig,
     MllamaConfig,
     MllamaForConditionalGeneration,
     MllamaProcessor,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
+from equipoise.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor
 from models.zoo.words import TEXT, ids, tokenizer
 
 MLLAMA_TEMPLATE = (
@@ -23,6 +27,12 @@ MLLAMA_TEMPLATE = (
     "{% if part['type'] == 'image' %}{{ '<|image|>' }}{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}{{ '<|eot_id|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+FLAMINGO_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% for part in message['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -71,3 +81,20 @@ def mllama() -> tuple[MllamaForConditionalGeneration, MllamaProcessor]:
     )  # fmt: skip
     images = MllamaImageProcessorPil(size={"height": 16, "width": 16}, max_image_tiles=4)
     return MllamaForConditionalGeneration(config), MllamaProcessor(images, words, chat_template=MLLAMA_TEMPLATE)
+
+
+def flamingo() -> tuple[FlamingoForConditionalGeneration, FlamingoProcessor]:
+    """CLIP, a gated cross-attention layer before the second of Llama's two layers."""
+    words = tokenizer(["<unk>", "<|im_start|>", "<|im_end|>", "<pad>", "<image>"], eos="<|im_end|>", pad="<pad>")
+    config = FlamingoConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=16,
+            patch_size=8, initializer_range=0.1,
+        ),
+        text_config=LlamaConfig(**TEXT, **ids(words), num_key_value_heads=2),
+        cross_layers=[1],
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        initializer_range=0.2,
+    )  # fmt: skip
+    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    return FlamingoForConditionalGeneration(config), FlamingoProcessor(images, words, chat_template=FLAMINGO_TEMPLATE)

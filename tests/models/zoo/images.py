@@ -24,6 +24,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from equipoise.models.llava_qformer import LlavaQFormerConfig, LlavaQFormerForConditionalGeneration
 from models.zoo.words import TEXT, ids, tokenizer
 
 SIZE = {"height": 16, "width": 16}
@@ -43,29 +44,42 @@ LLAVA_TEMPLATE = (
 )
 
 
-def llava() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """CLIP, two-layer projector, Llama."""
+def llava(qformer: bool = False) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """CLIP, two-layer projector or a Q-Former that asks three questions, Llama."""
     words = tokenizer(
         ["<unk>", "<s>", "</s>", "<image>", "<pad>"], bos="<s>", eos="</s>", pad="<pad>", add_bos=True,
         named={"image_token": "<image>"},
     )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**TOWER),
-        text_config=LlamaConfig(**TEXT, **ids(words), num_key_value_heads=2),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        image_seq_length=4,
-        tie_word_embeddings=False,
+    common = {
+        "vision_config": CLIPVisionConfig(**TOWER),
+        "text_config": LlamaConfig(**TEXT, **ids(words), num_key_value_heads=2),
+        "image_token_index": words.convert_tokens_to_ids("<image>"),
+        "tie_word_embeddings": False,
+    }
+    small = Blip2QFormerConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, cross_attention_frequency=1,
+        initializer_range=0.2,
+    )  # fmt: skip
+    model = (
+        LlavaQFormerForConditionalGeneration(LlavaQFormerConfig(**common, qformer_config=small, num_query_tokens=3))
+        if qformer
+        else LlavaForConditionalGeneration(LlavaConfig(**common, image_seq_length=4))
     )
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=SIZE),
         tokenizer=words,
         patch_size=8,
-        num_additional_image_tokens=1,
+        num_additional_image_tokens=0 if qformer else 1,
         vision_feature_select_strategy="default",
         image_token="<image>",
         chat_template=LLAVA_TEMPLATE,
     )
-    return LlavaForConditionalGeneration(config), processor
+    return model, processor
+
+
+def llava_qformer() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """CLIP, BLIP-2's Q-Former, Llama."""
+    return llava(qformer=True)
 
 
 def blip2() -> tuple[Blip2ForConditionalGeneration, Blip2Processor]:

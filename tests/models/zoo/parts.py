@@ -22,6 +22,11 @@ SALMONN = {
 #: Family to module to the beginnings of its parameters' names.
 PARTS: dict[str, dict[str, set[str]]] = {
     "llava": LLAVA,
+    "llava_qformer": {
+        "qformer": {"model.multi_modal_projector"},
+        "vision_tower": {"model.vision_tower"},
+        "llm": {"model.language_model", "lm_head"},
+    },
     "blip2": {
         "qformer": {"query_tokens", "qformer", "language_projection"},
         "vision_tower": {"vision_model"},
@@ -61,6 +66,14 @@ PARTS: dict[str, dict[str, set[str]]] = {
             "model.language_model.norm", "lm_head",
         },
     },
+    "flamingo": {
+        "cross_attention": {"model.language_model.layers.1.cross_attention"},
+        "vision_tower": {"model.vision_tower"},
+        "llm": {
+            "model.language_model.embed_tokens", "model.language_model.layers.0",
+            "model.language_model.layers.1.layer", "model.language_model.norm", "lm_head",
+        },
+    },
     "salmonn": SALMONN,
     "audio_vision": {
         "projector": {"model.multi_modal_projector"}, "vision_tower": {"model.vision_tower"}, **SALMONN,
@@ -81,7 +94,7 @@ MAY_REST = re.compile(r"(key|k_proj)\.bias$")
 
 def lora_layers(family: str) -> set[str]:
     """The names of the layers that LoRA is for: of both of the toy LLM's layers, all that are linear."""
-    numbers = (0, 2) if family == "mllama" else (0, 1)
+    numbers = {"mllama": ("0", "2"), "flamingo": ("0", "1.layer")}.get(family, ("0", "1"))
     decoder = DECODERS.get(family, "model.language_model")
     leaves = OPT_LAYERS if family == "blip2" else LLAMA_LAYERS
     return {f"{decoder}.layers.{number}.{leaf}" for number in numbers for leaf in leaves}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from equipoise.models.embedded.audio import smol_audio
 from equipoise.models.embedded.audio_vision import smol_audio_vision
+from equipoise.models.embedded.flamingo import smol_flamingo
 from equipoise.models.embedded.language import AUDIO_TOKEN, IMAGE_TOKEN
-from equipoise.models.embedded.vision import CHAT_TEMPLATE, PROJECTOR, smol_vlm
+from equipoise.models.embedded.vision import CHAT_TEMPLATE, PROJECTOR, smol_qformer, smol_vlm
 
 __all__ = [
     "AUDIO_TOKEN",
@@ -18,6 +19,8 @@ __all__ = [
     "PROJECTOR",
     "smol_audio",
     "smol_audio_vision",
+    "smol_flamingo",
+    "smol_qformer",
     "smol_vlm",
 ]
 
@@ -25,6 +28,9 @@ __all__ = [
 EMBEDDED: dict[str, Callable[[], Path]] = {
     "embedded:smol-vlm": lambda: smol_vlm(aligned=True),
     "embedded:smol-vlm-unaligned": lambda: smol_vlm(aligned=False),
+    "embedded:smol-qformer": smol_qformer,
+    "embedded:smol-flamingo": smol_flamingo,
     "embedded:smol-audio": smol_audio,
+    "embedded:smol-audio-base": lambda: smol_audio(base=True),
     "embedded:smol-audio-vision": smol_audio_vision,
 }

