@@ -85,9 +85,8 @@ def grid(
     """
     count = len(rows) if len(rows) > 1 else math.ceil(len(cells) / wide)
     columns = len(cells) if len(rows) > 1 else wide
-    titles = [cell if number < len(cells) or len(rows) == 1 else "" for number, cell in enumerate([*cells])]
     figure = make_subplots(
-        rows=count, cols=columns, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.09
+        rows=count, cols=columns, subplot_titles=list(cells), horizontal_spacing=0.07, vertical_spacing=0.09
     )
     order = list(EXPERIMENTS[experiment].methods)
     named: set[str] = set()

@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def experiments() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("experiments.commit")
-    for name in [name for name in sys.modules if name.split(".")[0] in ("experiments", "scripts")]:
-        del sys.modules[name]
+def experiments(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("commit")
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,12 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def cotbal() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("experiments.cotbal")
-    for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
-        del sys.modules[name]
+def cotbal(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("cotbal")
 
 
 def _write(folder: Path, weights: list[float], test: dict[str, float], delta_i: dict[str, float]) -> None:

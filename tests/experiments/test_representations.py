@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -28,12 +28,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def representations() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("experiments.representations")
-    for name in [name for name in sys.modules if name.split(".")[0] in ("experiments", "scripts")]:
-        del sys.modules[name]
+def representations(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("representations")
 
 
 @pytest.fixture(scope="module")
