@@ -1,199 +1,206 @@
-"""How near CoTBal's weights for a quarter of a final run come to those of the full probes (docs/cotbal.md).
+"""How near CoTBal's weights for a quarter of a final run come to those of the full probes (docs/experiments.md).
 
-    python experiments/cheap_cotbal.py run OUT --seeds 0 1 2 3 4        # the budget's run for each seed
-    python experiments/cheap_cotbal.py summary OUT FULL                 # against FULL/SEED, made by `equipoise balance`
-    python experiments/cheap_cotbal.py figure OUT FULL docs             # the weights side by side (needs Chromium)
+    python -m experiments.cheap_cotbal run OUT --seeds 0,1,2,3,4         # the budget's run for each seed
+    python -m experiments.cheap_cotbal summary OUT FULL                  # agreement with FULL, in Markdown
+    python -m experiments.cheap_cotbal summary OUT FULL --seeds 3,4      # of these seeds' budgets
+    python -m experiments.cheap_cotbal figure OUT FULL docs              # the weights side by side (needs Chromium)
 
 `run` makes of each seed what `equipoise balance RECIPE --budget` makes before the final run, and no final run. What is
-in OUT already is left as it is, so the same command goes on where it was stopped. FULL/SEED are the folders of the full
-probes: `equipoise balance recipes/embedded-mixture.yaml train.seed=SEED --out FULL/SEED`.
+in OUT already is left as it is, so the same command goes on where it was stopped. FULL holds the full probes, a folder
+a seed, as `python -m experiments.cotbal run FULL` makes them; their final runs are needed for the costs alone.
 
-Agreement is Spearman's rank correlation of the tasks' final weights, and the root mean square of their differences.
+Agreement is Spearman's rank correlation of the tasks' weights, and the root mean square of their differences (RMSE).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import numpy as np
+import plotly.graph_objects as go
+from scipy.stats import spearmanr
 
 from equipoise.balancing.nodes import cost_of, estimates_of, facts_of, node_folder, read_data, run_node
-from equipoise.balancing.stretches import probabilities, products_of
 from equipoise.console import PlainConsole
 from equipoise.locks import PATIENCE
 from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
+from equipoise.report.canvas import dress
+from equipoise.report.palette import colour
 from equipoise.tasks.contribution import balance_tasks
-from equipoise.tasks.itinerary import Itinerary
-from equipoise.tasks.learning_curve import full_scores
-from equipoise.tasks.plan import BUDGET, make_plan
+from equipoise.tasks.plan import BUDGET, FINAL, make_plan
 from equipoise.training.run_directory import write_json
+from experiments.cotbal import RECIPE, found, numbers
+from experiments.tables import Table, row
+from scripts.figures import photograph
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "embedded-mixture.yaml"
-SEEDS = (0, 1, 2, 3, 4)
 VECTORS = ("cotbal", "contribution", "difficulty")
-Weights = dict[str, dict[str, float]]
-"""By vector, by task."""
+Vectors = dict[int, np.ndarray]
+"""By seed, weights [tasks]."""
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+
 # ---------------------------------------------------------------------- runs
 
 
-def run(recipe: Recipe, out: Path, seeds: Sequence[int], budgets: Sequence[float]) -> None:
+def run(recipe: Recipe, out: Path, seeds: Sequence[int], budget: float) -> None:
     """Make the runs that are not there yet, one after the other."""
     console = PlainConsole()
-    for budget, seed in ((budget, seed) for seed in seeds for budget in budgets):
-        cotbal = recipe.balance.cotbal.model_copy(update={"budget": budget, "on_degenerate": "zero"})
-        changed = recipe.model_copy(
-            update={
-                "balance": recipe.balance.model_copy(update={"cotbal": cotbal}),
-                "train": recipe.train.model_copy(update={"seed": seed}),
-            }
-        )
+    cotbal = recipe.balance.cotbal.model_copy(update={"budget": budget, "on_degenerate": "zero"})
+    balance = recipe.balance.model_copy(update={"cotbal": cotbal})
+    for seed in seeds:
+        train = recipe.train.model_copy(update={"seed": seed})
+        changed = recipe.model_copy(update={"balance": balance, "train": train})
         data = read_data(changed, console.print)
         [node] = [node for node in make_plan(changed, *facts_of(changed, data)).nodes if node.name == BUDGET]
         folder = node_folder(out / "nodes", node.name, node.recipe, data, node.itinerary)
-        run_node(
-            f"budget {budget:g}, seed {seed}", node.recipe, folder, node.scored_on, console, PATIENCE,
-            itinerary=node.itinerary,
-        )  # fmt: skip
+        told = node.recipe, folder, node.scored_on, console, PATIENCE
+        run_node(f"budget {budget:g}, seed {seed}", *told, itinerary=node.itinerary)
         content = {"seed": seed, "budget": budget, "node": folder.name, "seconds": cost_of(folder, node.scored_on)}
         write_json(out / f"budget-{budget:g}-{seed}.json", {**content, "runs": estimates_of(folder)})
 
 
-# ---------------------------------------------------------------------- what they found
+# ---------------------------------------------------------------------- what came out
 
 
-def weights_of(scores: Mapping[str, Mapping[str, float]], recipe: Recipe) -> Weights:
-    """All vectors of weights from a table of scores; undefined quantities are 0."""
-    settings = recipe.balance.cotbal
-    found = balance_tasks(scores, settings.temperature, settings.alpha, "zero")
-    return {name: dict(zip(found.tasks, vector.tolist(), strict=True)) for name, vector in found.weights.items()}
+class Weights:
+    """The weights that were found.
+
+    Attributes:
+        tasks: their names, in the order of all vectors.
+        full: by vector, by seed, those of the full probes.
+        budgets: by budget, by vector, by seed.
+        costs: by budget, by seed, the seconds of its parts.
+    """
+
+    def __init__(self, out: Path, full: Path, recipe: Recipe, seeds: Sequence[int] | None = None):
+        """Read what `run` wrote to `out`, of these seeds (all when None), and all full probes."""
+        probes = found(full, "balance.json")
+        if not probes:
+            sys.exit(f"{full}: no SEED/balance.json there; `python -m experiments.cotbal run {full}` makes them")
+        self.tasks: list[str] = next(iter(probes.values()))["tasks"]
+        self.full = {
+            name: {
+                seed: np.array([content["weights"][name][task] for task in self.tasks])
+                for seed, content in probes.items()
+            }
+            for name in VECTORS
+        }
+        self.budgets: dict[float, dict[str, Vectors]] = {}
+        self.costs: dict[float, dict[int, dict[str, float]]] = {}
+        settings = recipe.balance.cotbal
+        for file in sorted(out.glob("budget-*.json")):
+            made = json.loads(file.read_text(encoding="utf-8"))
+            if seeds is not None and made["seed"] not in seeds:
+                continue
+            balance = balance_tasks(made["runs"], settings.temperature, settings.alpha, "zero")
+            by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in VECTORS})
+            for name in VECTORS:
+                weights = dict(zip(balance.tasks, balance.weights[name], strict=True))
+                by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
+            self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
 
 
-def full_weights(full: Path, recipe: Recipe) -> dict[int, Weights]:
-    """By seed, those of the full probes, as far as they are there."""
-    files = sorted(full.glob("*/balance.json"), key=lambda file: file.parent.name)
-    plain = {int(file.parent.name): json.loads(file.read_text(encoding="utf-8")) for file in files}
-    return {seed: weights_of(found["scores"], recipe) for seed, found in sorted(plain.items())}
+def spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Rank correlation; 0 where one of them ranks nothing."""
+    return float(spearmanr(one, other).statistic) if np.ptp(one) and np.ptp(other) else 0.0
 
 
-def budget_runs(out: Path) -> list[dict[str, Any]]:
-    """What `run` wrote."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("budget-*.json"))]
-
-
-def budget_weights(out: Path, found: Mapping[str, Any], recipe: Recipe) -> Weights:
-    """Those of one budget's run, by its readings as they are taken now."""
-    folder = out / "nodes" / found["node"]
-    itinerary = Itinerary(**json.loads((folder / "scores-budget.json").read_text(encoding="utf-8"))["itinerary"])
-    read, products = probabilities(folder, itinerary), products_of(folder, itinerary)
-    return weights_of(full_scores(read, itinerary, products), recipe)
-
-
-def spearman(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Rank correlation of two vectors by task; equal values share their mean rank."""
-    ranks = [_ranks([vector[task] for task in one]) for vector in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1]) if all(np.ptp(each) for each in ranks) else 0.0
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    array = np.array(values)
-    return (array[:, None] > array).sum(axis=1) + ((array[:, None] == array).sum(axis=1) - 1) / 2
-
-
-def rmse(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+def rmse(one: np.ndarray, other: np.ndarray) -> float:
     """Root of the mean square of the differences."""
-    return math.sqrt(statistics.fmean((one[task] - other[task]) ** 2 for task in one))
+    return float(np.sqrt(np.mean((one - other) ** 2)))
 
 
-def mean_of(vectors: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Task by task."""
-    return {task: statistics.fmean(vector[task] for vector in vectors) for task in vectors[0]}
+def summary(weights: Weights, full: Path) -> str:
+    """Markdown: agreement of the weights and of their parts, seed by seed too, and what the runs cost."""
+    parts = [agreements(weights, name) for name in VECTORS]
+    for budget, vectors in weights.budgets.items():
+        parts.append(against_others(f"budget {budget:g}", vectors["cotbal"], weights.full["cotbal"]).markdown())
+        parts.append(by_seed(vectors["cotbal"], weights.full["cotbal"]))
+    return "\n\n".join([*parts, costs(weights, full)])
 
 
-def agreement(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> str:
-    """Mean and range of Spearman, mean RMSE, as cells of a Markdown row."""
-    if not pairs:
-        return "- | - | -"
-    rank, error = [spearman(*pair) for pair in pairs], [rmse(*pair) for pair in pairs]
-    return f"{statistics.fmean(rank):.2f} | {min(rank):.2f} to {max(rank):.2f} | {statistics.fmean(error):.3f}"
+def agreements(weights: Weights, vector: str) -> str:
+    """Who agrees with whom on one vector, over seeds."""
+    full = weights.full[vector]
+    lines = [row([f"weights by `{vector}`", "Spearman", "range", "RMSE"]), row(["---"] * 4)]
+    lines.append(_agreement("full probes, seed against seed", list(combinations(full.values(), 2))))
+    lines.append(_agreement("full probes, a seed against the mean of the others", list(_with_others(full, full))))
+    for budget, by_vector in weights.budgets.items():
+        cheap, name = by_vector[vector], f"budget {budget:g}"
+        same = [(cheap[seed], full[seed]) for seed in cheap if seed in full]
+        other = [(own, whole) for seed, own in cheap.items() for number, whole in full.items() if number != seed]
+        lines.append(_agreement(f"{name}, against full probes of the same seed", same))
+        lines.append(_agreement(f"{name}, against full probes of another seed", other))
+        lines.append(_agreement(f"{name}, against the mean of the others", list(_with_others(cheap, full))))
+        lines.append(_agreement(f"{name}, seed against seed", list(combinations(cheap.values(), 2))))
+    lines.append(_agreement("equal weights, against full probes", [(np.ones(len(w)), w) for w in full.values()]))
+    return "\n".join(lines)
 
 
-def summary(out: Path, full: Path, recipe: Recipe) -> str:
-    """Markdown: agreement of the final weights and of their parts, and what the runs cost."""
-    truth, runs = full_weights(full, recipe), budget_runs(out)
-    if not truth:
-        sys.exit(f"{full}: no SEED/balance.json there; `equipoise balance RECIPE train.seed=SEED --out {full}/SEED`")
-    lines = [f"{len(truth)} seeds of the full probes; Spearman's mean and range, RMSE's mean.", ""]
-    for vector in VECTORS:
-        lines += [f"| weights by {vector} | Spearman | range | RMSE |", "| --- | --- | --- | --- |"]
-        whole = {seed: found[vector] for seed, found in truth.items()}
-        lines.append(f"| full, seed against seed | {agreement(list(combinations(whole.values(), 2)))} |")
-        lines.append(f"| full, a seed against the mean of the others | {agreement(list(_others(whole)))} |")
-        for budget in sorted({found["budget"] for found in runs}):
-            chosen = [found for found in runs if found["budget"] == budget]
-            cheap = {found["seed"]: budget_weights(out, found, recipe)[vector] for found in chosen}
-            same = [(cheap[seed], whole[seed]) for seed in cheap if seed in whole]
-            middle = mean_of(list(whole.values()))
-            name = f"budget {budget:g}"
-            lines.append(f"| {name}, against full of the same seed | {agreement(same)} |")
-            lines.append(f"| {name}, against the mean of full | {agreement([(w, middle) for w in cheap.values()])} |")
-            lines.append(f"| {name}, seed against seed | {agreement(list(combinations(cheap.values(), 2)))} |")
-            averaged = agreement([(mean_of(list(cheap.values())), middle)])
-            lines.append(f"| {name}, mean against the mean of full | {averaged} |")
-        flat = dict.fromkeys(next(iter(whole.values())), 1.0)
-        lines.append(f"| equal weights, against full | {agreement([(flat, w) for w in whole.values()])} |")
-        lines.append("")
-    return "\n".join([*lines, *_costs(full, runs)])
+def against_others(name: str, cheap: Vectors, full: Vectors) -> Table:
+    """A seed's budget and its full probes, each against the mean of the full probes of the other seeds."""
+    cells: dict[str, dict[str, dict[int, float]]] = {}
+    for title, measure in (("Spearman (higher is better)", spearman), ("RMSE (lower is better)", rmse)):
+        for method, vectors in (("full probes", full), (name, cheap)):
+            seeds = [seed for seed in vectors if seed in full]
+            pairs = _with_others({seed: vectors[seed] for seed in seeds}, full)
+            values = [measure(*pair) for pair in pairs]
+            cells.setdefault(title, {})[method] = dict(zip(seeds, values, strict=True))
+    return Table("Against the mean of the other seeds' full probes", cells)
 
 
-def _others(whole: Mapping[int, Mapping[str, float]]) -> Iterator[tuple[Mapping[str, float], Mapping[str, float]]]:
-    for seed, vector in whole.items():
-        others = [other for number, other in whole.items() if number != seed]
-        if others:
-            yield vector, mean_of(others)
+def by_seed(cheap: Vectors, full: Vectors) -> str:
+    """Each seed's budget against the full probes of the same seed."""
+    lines = [row(["seed", "Spearman", "RMSE"]), row(["---"] * 3)]
+    for seed in sorted(set(cheap) & set(full)):
+        pair = cheap[seed], full[seed]
+        lines.append(row([str(seed), f"{spearman(*pair):.2f}", f"{rmse(*pair):.3f}"]))
+    return "\n".join(lines)
 
 
-def _costs(full: Path, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def costs(weights: Weights, full: Path) -> str:
     """What each budget's run took, in units of the final run of its seed."""
-    lines = ["| budget | seed | training | reading | over the final run |", "| --- | --- | --- | --- | --- |"]
-    for found in runs:
-        file = full / str(found["seed"]) / "costs.json"
-        final = json.loads(file.read_text(encoding="utf-8"))["nodes"]["cotbal"] if file.is_file() else {}
-        whole = sum(final.values()) if final and None not in final.values() else None
-        spent = found["seconds"]
-        share = f"{sum(spent.values()) / whole:.3f}" if whole else "-"
-        row = (f"{found['budget']:g}", found["seed"], f"{spent['training']:.0f} s", f"{spent['scoring']:.0f} s", share)
-        lines.append(f"| {' | '.join(map(str, row))} |")
-    return lines
+    titles = ["budget", "seed", "training", "reading", "over the final run"]
+    lines, final = [row(titles), row(["---"] * len(titles))], found(full, "costs.json")
+    for budget, by_seed in weights.costs.items():
+        for seed, spent in by_seed.items():
+            parts = final.get(seed, {}).get("nodes", {}).get(FINAL, {}).values()
+            known = parts and None not in parts
+            share = f"{sum(spent.values()) / sum(parts):.3f}" if known else ""
+            lines.append(
+                row([f"{budget:g}", str(seed), f"{spent['training']:.0f} s", f"{spent['scoring']:.0f} s", share])
+            )
+    return "\n".join(lines)
 
 
-def figure(out: Path, full: Path, recipe: Recipe, folder: Path) -> None:
-    """Final weights by task: the full probes' and the budget's, a point a seed."""
-    import plotly.graph_objects as go
+def _agreement(name: str, pairs: Pairs) -> str:
+    if not pairs:
+        return row([name, "", "", ""])
+    ranks, errors = [spearman(*pair) for pair in pairs], [rmse(*pair) for pair in pairs]
+    return row([name, f"{fmean(ranks):.2f}", f"{min(ranks):.2f} to {max(ranks):.2f}", f"{fmean(errors):.3f}"])
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-    from figures import photograph
 
-    from equipoise.report.canvas import dress
-    from equipoise.report.palette import colour
+def _with_others(vectors: Mapping[int, np.ndarray], full: Vectors) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for seed, vector in vectors.items():
+        others = [other for number, other in full.items() if number != seed]
+        if others:
+            yield vector, np.mean(others, axis=0)
 
-    groups = {"full probes": [found["cotbal"] for found in full_weights(full, recipe).values()]}
-    for found in budget_runs(out):
-        weights = budget_weights(out, found, recipe)["cotbal"]
-        groups.setdefault(f"budget {found['budget']:g}", []).append(weights)
+
+def figure(weights: Weights, folder: Path) -> None:
+    """Final weights by task: the full probes' and the budgets', a point a seed."""
+    groups = {"full probes": weights.full} | {f"budget {budget:g}": made for budget, made in weights.budgets.items()}
     drawn = go.Figure()
-    for number, (name, vectors) in enumerate(groups.items()):
-        points = [(task, weight) for vector in vectors for task, weight in vector.items()]
+    for number, (name, by_vector) in enumerate(groups.items()):
+        vectors = list(by_vector["cotbal"].values())
         drawn.add_box(
-            x=[task for task, _ in points], y=[weight for _, weight in points], name=name, boxpoints="all", pointpos=0,
+            x=weights.tasks * len(vectors), y=np.concatenate(vectors), name=name, boxpoints="all", pointpos=0,
             jitter=0.3, marker={"color": colour(number)}, line={"width": 1},
         )  # fmt: skip
     drawn.update_layout(boxmode="group", yaxis={"title": "weight"})
@@ -203,35 +210,33 @@ def figure(out: Path, full: Path, recipe: Recipe, folder: Path) -> None:
 # ---------------------------------------------------------------------- command line
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("run", help="make the budget's runs, those that OUT lacks")
-    making.add_argument("out", type=Path)
-    making.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    making.add_argument("--budgets", type=float, nargs="+", default=[0.25])
     showing = commands.add_parser("summary", help="agreement with the full probes, as Markdown")
     drawing = commands.add_parser("figure", help="the weights, as PNG")
-    for command in (showing, drawing):
+    for command in (making, showing, drawing):
         command.add_argument("out", type=Path, help="of `run`")
+    making.add_argument("--budget", type=float, default=0.25)
+    for command in (showing, drawing):
         command.add_argument("full", type=Path, help="SEED/balance.json in it")
     drawing.add_argument("folder", type=Path, help="of cheap-cotbal.png")
+    for command in (making, showing):
+        default = [0, 1, 2, 3, 4] if command is making else None
+        command.add_argument("--seeds", type=numbers, default=default, help="of the budget's runs")
     for command in (making, showing, drawing):
         command.add_argument("--recipe", type=Path, default=RECIPE)
-    return parser.parse_args(arguments)
-
-
-def main(given: Sequence[str]) -> None:
-    """Do what the command line says."""
-    arguments = parse(given)
-    recipe = load_recipe(arguments.recipe)
-    if arguments.command == "run":
-        run(recipe, arguments.out, arguments.seeds, arguments.budgets)
-    elif arguments.command == "summary":
-        print(summary(arguments.out, arguments.full, recipe))
+    given = parser.parse_args()
+    recipe = load_recipe(given.recipe)
+    if given.command == "run":
+        run(recipe, given.out, given.seeds, given.budget)
+    elif given.command == "summary":
+        print(summary(Weights(given.out, given.full, recipe, given.seeds), given.full))
     else:
-        figure(arguments.out, arguments.full, recipe, arguments.folder)
+        figure(Weights(given.out, given.full, recipe), given.folder)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -99,13 +99,18 @@ def _baseline_first(methods: Mapping[str, Any]) -> dict[str, Any]:
     return {**first, **{name: value for name, value in methods.items() if name != BASELINE}}
 
 
+def numbers(text: str) -> list[int]:
+    """Of an option: `0,1,2`."""
+    return [int(number) for number in text.split(",")]
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("run")
     making.add_argument("out", type=Path)
-    making.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2, 3, 4])
+    making.add_argument("--seeds", type=numbers, default=[0, 1, 2, 3, 4])
     making.add_argument("--compare")
     making.add_argument("--ablations", action="store_true")
     making.add_argument("--slots", type=int, default=1)

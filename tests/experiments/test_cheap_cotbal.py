@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from equipoise.recipe_reading import load_recipe
 from equipoise.tasks.contribution import balance_tasks
-from equipoise.tasks.itinerary import Itinerary
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("vqa", "caption", "region")
+#: By seed, V(mini) of each task in the full probes and in the budget's run; all of a task's own data add a half.
+FULL = {0: (0.3, 0.4, 0.5), 1: (0.5, 0.4, 0.3), 2: (0.5, 0.3, 0.4)}
+BUDGET = {1: (0.45, 0.35, 0.25), 2: (0.2, 0.3, 0.4)}
 
 
 @pytest.fixture(scope="module")
-def cheap() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("experiments.cheap_cotbal")
-    for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
-        del sys.modules[name]
+def cheap(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("cheap_cotbal")
+
+
+def scores(mini: tuple[float, ...]) -> dict[str, dict[str, float]]:
+    small = dict(zip(TASKS, mini, strict=True))
+    return {"mini": small, **{f"{task}+mini": {**small, task: small[task] + 0.5} for task in TASKS}}
 
 
 def write(file: Path, content: Any) -> None:
@@ -36,38 +37,66 @@ def write(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_spearman_is_scipys_with_ties_too(cheap):
-    for one, other in (((1, 2, 3, 4), (1, 3, 2, 4)), ((1, 1, 2, 3), (4, 3, 2, 2)), ((0, 5, 5, 5), (1, 2, 3, 4))):
-        vectors = (dict(enumerate(one)), dict(enumerate(other)))
-        assert cheap.spearman(*vectors) == pytest.approx(stats.spearmanr(one, other).statistic)
-    assert cheap.spearman({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}) == 0.0
-
-
-def test_the_summary_compares_seed_with_seed(cheap, tmp_path):
-    recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
-    own = {"vqa": 0.7, "caption": 0.8, "region": 0.9}
-    for seed in (0, 1):
-        mini = dict(zip(TASKS, (0.5, 0.4, 0.3) if seed else (0.3, 0.4, 0.5), strict=True))
-        scores = {"mini": mini, **{f"{task}+mini": {**mini, task: own[task]} for task in TASKS}}
-        write(tmp_path / "full" / str(seed) / "balance.json", {"scores": scores})
-        write(tmp_path / "full" / str(seed) / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": 10.0}}})
-    itinerary = Itinerary(8, 2, 1, {}, 0, 2, dict.fromkeys(TASKS, 2), dict.fromkeys(TASKS, 80), 8.0, 0.2)
-    node = tmp_path / "out" / "nodes" / "budget-1"
-    write(node / "scores-budget.json", {"itinerary": asdict(itinerary)})
-    read = {task: [{"log_prob": value, "tokens": 2, "hits": 1}] * 2 for task, value in zip(TASKS, (-1, -2, -3))}
-    write(node / "read" / "mini.json", read)
-    same = {giver: {taker: [[float(giver == taker)] * 2] * 2 for taker in TASKS} for giver in TASKS}
-    write(node / "read" / "gradients.json", same)
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    for seed, mini in FULL.items():
+        # The budget's tasks come in another order than these.
+        content = {"tasks": sorted(TASKS), "weights": balance_tasks(scores(mini)).as_dict()["weights"]}
+        write(tmp_path / "full" / str(seed) / "balance.json", content)
+    write(tmp_path / "full" / "1" / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": 10.0}}})
+    write(tmp_path / "full" / "2" / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": None}}})
     seconds = {"training": 15.0, "scoring": 5.0}
-    write(tmp_path / "out" / "budget-0.25-1.json", {"seed": 1, "budget": 0.25, "node": "budget-1", "seconds": seconds})
-    text = cheap.summary(tmp_path / "out", tmp_path / "full", recipe)
-    full = [
-        balance_tasks(json.loads((tmp_path / "full" / seed / "balance.json").read_text())["scores"]).weights["cotbal"]
-        for seed in "01"
-    ]
-    rank = stats.spearmanr(*full).statistic
-    error = ((full[0] - full[1]) ** 2).mean() ** 0.5
-    assert f"| full, seed against seed | {rank:.2f} | {rank:.2f} to {rank:.2f} | {error:.3f} |" in text
-    # The budget's run read the least of `region`, as the full probe of seed 1 did.
-    assert "| budget 0.25, against full of the same seed | 1.00 | 1.00 to 1.00 |" in text
+    for seed, mini in BUDGET.items():
+        content = {"seed": seed, "budget": 0.25, "seconds": seconds, "runs": scores(mini)}
+        write(tmp_path / "out" / f"budget-0.25-{seed}.json", content)
+    return tmp_path
+
+
+def weights_of(minis: Mapping[int, tuple[float, ...]]) -> dict[int, np.ndarray]:
+    return {seed: balance_tasks(scores(mini)).weights["cotbal"] for seed, mini in minis.items()}
+
+
+def test_what_ranks_nothing_agrees_with_nothing(cheap: ModuleType) -> None:
+    assert cheap.spearman(np.ones(3), np.array([1.0, 2.0, 3.0])) == 0.0
+    assert cheap.spearman(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.5, 9.0])) == 1.0
+
+
+def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
+    text = cheap.summary(cheap.Weights(finished / "out", finished / "full", recipe), finished / "full")
+    full, budget = weights_of(FULL), weights_of(BUDGET)
+
+    def line(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> str:
+        ranks = [stats.spearmanr(*pair).statistic for pair in pairs]
+        errors = [np.sqrt(np.mean((one - other) ** 2)) for one, other in pairs]
+        found = f"{np.mean(ranks):.2f} | {min(ranks):.2f} to {max(ranks):.2f} | {np.mean(errors):.3f}"
+        return f"| {name} | {found} |"
+
+    others = {seed: np.mean([w for other, w in full.items() if other != seed], axis=0) for seed in full}
+    first = text.partition("weights by `contribution`")[0]
+    assert line("full probes, seed against seed", [(full[0], full[1]), (full[0], full[2]), (full[1], full[2])]) in first
+    assert line("full probes, a seed against the mean of the others", [(full[s], others[s]) for s in full]) in first
+    same = [(budget[seed], full[seed]) for seed in budget]
+    assert line("budget 0.25, against full probes of the same seed", same) in first
+    another = [(budget[seed], full[other]) for seed in budget for other in full if other != seed]
+    assert line("budget 0.25, against full probes of another seed", another) in first
+    assert line("budget 0.25, against the mean of the others", [(budget[s], others[s]) for s in budget]) in first
+    # Both against the others, seed by seed: of the seeds that have both.
+    gain = [stats.spearmanr(budget[s], others[s])[0] - stats.spearmanr(full[s], others[s])[0] for s in budget]
+    assert f"| `budget 0.25` | {'+' if np.mean(gain) > 0 else '−'}{abs(np.mean(gain)):.3f} [" in text
+    assert f"| 2 | {stats.spearmanr(*same[1]).statistic:.2f} |" in text
     assert "| 0.25 | 1 | 15 s | 5 s | 0.200 |" in text
+    assert "| 0.25 | 2 | 15 s | 5 s |  |" in text
+
+
+def test_of_some_seeds(cheap: ModuleType, finished: Path) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
+    weights = cheap.Weights(finished / "out", finished / "full", recipe, [2])
+    assert list(weights.budgets[0.25]["cotbal"]) == [2]
+    assert list(weights.full["cotbal"]) == [0, 1, 2]
+
+
+def test_without_full_probes_it_says_what_makes_them(cheap: ModuleType, finished: Path) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
+    with pytest.raises(SystemExit, match=r"python -m experiments\.cotbal run"):
+        cheap.Weights(finished / "out", finished / "none", recipe)
