@@ -1,12 +1,11 @@
 """CoTBal's weights for a share of one final run: what it leaves, killed and gone on with, and whether it ranks rightly.
 
-The tasks are two twins, which give the same answer to a question, and one that is opposed to them: it gives another.
+Here a stretch is made for each task; test_budget_gradients.py has the other mode.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
 import shutil
@@ -20,7 +19,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from balancing import _mixture as mixture
+from balancing._twins import SAMPLES, TASKS, TESTED, loaded, make_node, node, settings
 from equipoise.balancing.run import Balancing, balance
 from equipoise.evaluation.forced import read_answers
 from equipoise.models import loading
@@ -29,25 +28,14 @@ from equipoise.tasks.contribution import balance_tasks
 from equipoise.training.run_directory import RunDirectory
 
 Command = Callable[..., dict[str, Any]]
-TASKS = ("one", "twin", "opposed")
-ANSWERS = {"one": "red", "twin": "red", "opposed": "deep blue"}
-BUDGET = 0.25
+BUDGET = 0.8
 
 
 @pytest.fixture(scope="module")
 def content(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The recipe as plain data."""
-    data = tmp_path_factory.mktemp("twins")
-    for task, answer in ANSWERS.items():
-        rows = [{"prompt": "what colour is it", "answer": answer, "id": str(number)} for number in range(24)]
-        (data / task).mkdir()
-        for split in ("train", "validation", "test"):
-            lines = "".join(json.dumps(row) + "\n" for row in (rows if split == "train" else rows[:6]))
-            (data / task / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    plain = mixture.settings(checkpoint, data, mini_fraction=0.25, budget=BUDGET, on_degenerate="zero")
-    task = {"reader": "jsonl", "metric": "exact_match", "max_new_tokens": 4}
-    plain["tasks"] = [{"name": name, "path": str(data / name), **task} for name in TASKS]
-    plain["train"] |= {"learning_rate": 0.01, "batch_size": 2, "epochs": 6, "save_steps": 7}
+    """The recipe as plain data; few enough answers that they are read after a stretch of each task."""
+    plain = settings(checkpoint, tmp_path_factory.mktemp("twins"), TESTED, mini_fraction=0.25, budget=BUDGET)
+    plain["train"] |= {"save_steps": 7}
     return plain
 
 
@@ -62,15 +50,6 @@ def found(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 def file(content: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
-
-
-def loaded(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def node(made: Balancing) -> Path:
-    [path] = made.nodes.glob("budget-*")
     return path
 
 
@@ -110,7 +89,7 @@ def test_the_promise_is_kept_and_seen(found):
     )
     read = sum(len(answers) for part in (node(found) / "read").iterdir() for answers in loaded(part).values())
     step = itinerary["together"]
-    final = 6 * 3 * 24 + 0.5 * 3 * 6
+    final = 2 * len(TASKS) * SAMPLES + 0.5 * len(TASKS) * TESTED
     assert trained * step + 0.5 * read <= BUDGET * final
     assert itinerary["cost"] == pytest.approx((trained * step + 0.5 * read) / final)
 
@@ -118,13 +97,13 @@ def test_the_promise_is_kept_and_seen(found):
 def test_each_stretch_begins_where_the_warm_start_ended(content, tmp_path):
     """With a rate of 0 after it, all stretches read what the warm start left."""
     calm = {**content, "train": {**content["train"], "learning_rate": 0.0}}
-    made = balance(parse_recipe(calm, "calm"), tmp_path / "out", Console(file=io.StringIO()))
-    parts = [loaded(path) for path in (node(made) / "read").iterdir()]
+    made = make_node(calm, tmp_path)
+    parts = [loaded(path) for path in (made / "read").iterdir()]
     assert len(parts) == 4
     assert all(part == parts[0] for part in parts)
-    balanced = loaded(made.balance_file)
-    assert set(balanced["weights"]["cotbal"].values()) == {1.0}
-    assert balanced["degenerate"]["contributions"] == list(TASKS)
+    balanced = balance_tasks(loaded(made / "scores-budget.json")["runs"], on_degenerate="zero")
+    assert set(balanced.weights["cotbal"].tolist()) == {1.0}
+    assert balanced.undefined_contributions == TASKS
 
 
 def test_a_stretch_reads_what_a_run_of_it_alone_would(found, content, tmp_path, monkeypatch):
@@ -157,14 +136,11 @@ def test_a_stretch_reads_what_a_run_of_it_alone_would(found, content, tmp_path, 
 
 #: In the order in which they come: an event, a part of the path, the how many-th such event.
 MOMENTS = [
-    ("os.mkdir", "nodes/budget-", 1),
     ("os.rename", "warm.pt", 1),
     ("os.mkdir", "checkpoint-21", 1),  # within a stretch
     ("os.rename", "read/twin+mini.json", 1),
-    ("os.rename", "done.json", 1),
     ("os.rename", "scores-budget.json", 1),
     ("shutil.rmtree", "checkpoints", 1),
-    ("os.rename", "/balance.json", 1),
 ]
 
 
