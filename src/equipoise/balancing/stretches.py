@@ -172,7 +172,7 @@ class StretchTrainer(RunTrainer):
                 inputs = self._prepare_inputs(self._collator(samples[first : first + size]))
                 said = supervised(model, inputs)
                 loss = torch.nn.functional.cross_entropy(said.logits_KV, said.labels_K, reduction="sum")
-                self.accelerator.backward(loss)
+                loss.backward()  # not accelerate's, which scales it under fp16
                 tokens += said.labels_K.numel()
             parts = [
                 p.grad.flatten().float().cpu() if p.grad is not None else torch.zeros(p.numel()) for p in parameters
