@@ -33,7 +33,7 @@ from equipoise.recipe import Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.report.canvas import dress
 from equipoise.report.palette import colour
-from equipoise.tasks.contribution import balance_tasks
+from equipoise.tasks.contribution import MINI, TaskBalance, balance_tasks
 from equipoise.tasks.plan import BUDGET, FINAL, make_plan
 from equipoise.training.run_directory import write_json
 from experiments.cotbal import RECIPE, found, numbers
@@ -43,7 +43,9 @@ from scripts.figures import photograph
 VECTORS = ("cotbal", "contribution", "difficulty")
 Vectors = dict[int, np.ndarray]
 """By seed, weights [tasks]."""
-Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+#: How often a seed's validation answers are drawn anew.
+DRAWS = 200
 
 # ---------------------------------------------------------------------- runs
 
@@ -74,6 +76,7 @@ class Weights:
     Attributes:
         tasks: their names, in the order of all vectors.
         full: by vector, by seed, those of the full probes.
+        redrawn: by vector, pairs: those of a seed's full probes, and the same with its validation answers drawn anew.
         budgets: by budget, by vector, by seed.
         costs: by budget, by seed, the seconds of its parts.
     """
@@ -91,6 +94,12 @@ class Weights:
             }
             for name in VECTORS
         }
+        self.redrawn: dict[str, Pairs] = {name: [] for name in VECTORS}
+        for seed, content in probes.items():
+            folders = {name: full / str(seed) / "nodes" / folder for name, folder in content["nodes"].items()}
+            for balance in redrawn(folders, self.tasks, recipe):
+                for name in VECTORS:
+                    self.redrawn[name].append((self.full[name][seed], balance.weights[name]))
         self.budgets: dict[float, dict[str, Vectors]] = {}
         self.costs: dict[float, dict[int, dict[str, float]]] = {}
         settings = recipe.balance.cotbal
@@ -104,6 +113,31 @@ class Weights:
                 weights = dict(zip(balance.tasks, balance.weights[name], strict=True))
                 by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
             self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
+
+
+def redrawn(folders: Mapping[str, Path], tasks: Sequence[str], recipe: Recipe) -> Iterator[TaskBalance]:
+    """What the full probes of one seed would say with other validation answers: as many, drawn from theirs.
+
+    Args:
+        folders: by probe.
+    """
+    scores = {
+        run: {task: np.array([json.loads(line)["score"] for line in _lines(folder, task)]) for task in tasks}
+        for run, folder in folders.items()
+    }
+    generator, settings = np.random.default_rng(0), recipe.balance.cotbal
+    for _ in range(DRAWS):
+        # All probes answer the same questions.
+        rows = {task: generator.integers(len(answers), size=len(answers)) for task, answers in scores[MINI].items()}
+        drawn = {
+            run: {task: float(answers[rows[task]].mean()) for task, answers in by_task.items()}
+            for run, by_task in scores.items()
+        }
+        yield balance_tasks(drawn, settings.temperature, settings.alpha, "zero")
+
+
+def _lines(folder: Path, task: str) -> list[str]:
+    return (folder / "predictions" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
@@ -131,6 +165,7 @@ def agreements(weights: Weights, vector: str) -> str:
     lines = [row([f"weights by `{vector}`", "Spearman", "range", "RMSE"]), row(["---"] * 4)]
     lines.append(_agreement("full probes, seed against seed", list(combinations(full.values(), 2))))
     lines.append(_agreement("full probes, a seed against the mean of the others", list(_with_others(full, full))))
+    lines.append(_agreement("full probes, their validation answers drawn anew", weights.redrawn[vector]))
     for budget, by_vector in weights.budgets.items():
         cheap, name = by_vector[vector], f"budget {budget:g}"
         same = [(cheap[seed], full[seed]) for seed in cheap if seed in full]

@@ -37,12 +37,23 @@ def write(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
+def answers(node: Path, by_task: Mapping[str, float], shifts: list[float]) -> None:
+    """A probe's answers, by how much each is better than their mean."""
+    for task, mean in by_task.items():
+        lines = "".join(json.dumps({"id": "0", "score": mean + shift}) + "\n" for shift in shifts)
+        (node / "predictions").mkdir(parents=True, exist_ok=True)
+        (node / "predictions" / f"{task}.jsonl").write_text(lines, encoding="utf-8")
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     for seed, mini in FULL.items():
         # The budget's tasks come in another order than these.
-        content = {"tasks": sorted(TASKS), "weights": balance_tasks(scores(mini)).as_dict()["weights"]}
+        weights, nodes = balance_tasks(scores(mini)).as_dict()["weights"], {run: f"{run}-1" for run in scores(mini)}
+        content = {"tasks": sorted(TASKS), "weights": weights, "nodes": nodes}
         write(tmp_path / "full" / str(seed) / "balance.json", content)
+        for run, by_task in scores(mini).items():
+            answers(tmp_path / "full" / str(seed) / "nodes" / f"{run}-1", by_task, [0.0] * 4)
     write(tmp_path / "full" / "1" / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": 10.0}}})
     write(tmp_path / "full" / "2" / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": None}}})
     seconds = {"training": 15.0, "scoring": 5.0}
@@ -77,6 +88,7 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
     assert line("full probes, seed against seed", [(full[0], full[1]), (full[0], full[2]), (full[1], full[2])]) in first
     assert line("full probes, a seed against the mean of the others", [(full[s], others[s]) for s in full]) in first
     same = [(budget[seed], full[seed]) for seed in budget]
+    assert "| full probes, their validation answers drawn anew | 1.00 | 1.00 to 1.00 | 0.000 |" in first
     assert line("budget 0.25, against full probes of the same seed", same) in first
     another = [(budget[seed], full[other]) for seed in budget for other in full if other != seed]
     assert line("budget 0.25, against full probes of another seed", another) in first
@@ -87,6 +99,20 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
     assert f"| 2 | {stats.spearmanr(*same[1]).statistic:.2f} |" in text
     assert "| 0.25 | 1 | 15 s | 5 s | 0.200 |" in text
     assert "| 0.25 | 2 | 15 s | 5 s |  |" in text
+
+
+def test_all_probes_answer_the_questions_that_are_drawn(cheap: ModuleType, tmp_path: Path) -> None:
+    """Where every probe is better at the same ones, what it gains is not moved by which ones are drawn."""
+    recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
+    for run, by_task in scores(FULL[0]).items():
+        answers(tmp_path / run, by_task, [-0.2, -0.1, 0.1, 0.2])
+    drawn = list(cheap.redrawn({run: tmp_path / run for run in scores(FULL[0])}, TASKS, recipe))
+    for found in drawn:
+        np.testing.assert_allclose(found.contributions, np.eye(3), atol=1e-9)
+    difficulties = np.array([found.difficulty for found in drawn])
+    assert difficulties.std(axis=0).min() > 0.02
+    whole = balance_tasks(scores(FULL[0])).difficulty
+    np.testing.assert_allclose(difficulties.mean(axis=0), whole, atol=0.05)
 
 
 def test_of_some_seeds(cheap: ModuleType, finished: Path) -> None:
