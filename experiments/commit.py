@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from equipoise.training.run_directory import write_json
-from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, TUNED_ON, Cell, Experiment, Settings, at
+from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, MAIN, TUNED_ON, Cell, Experiment, Settings, at
 from experiments.commit_results import Results, best_rates, summary
 
 
@@ -44,14 +44,15 @@ def rated(out: Path, experiment: Experiment, cell: Cell) -> Mapping[str, Setting
     Raises:
         SystemExit: it has not been.
     """
+    methods = experiment.on(cell)
     if experiment.rates is None:
-        return experiment.methods
+        return methods
     tuned = best_rates(out / "tune" / TUNED_ON[cell.stack])
-    needed = experiment.methods if experiment.rates == "own" else (BASELINE,)
+    needed = methods if experiment.rates == "own" else (BASELINE,)
     if missing := [name for name in needed if name not in tuned]:
         sys.exit(f"{', '.join(missing)}: no tuned learning rate on {cell.stack}; run {out} tune comes first")
-    rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in experiment.methods}
-    return {name: at(settings, rates[name]) for name, settings in experiment.methods.items()}
+    rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in methods}
+    return {name: at(settings, rates[name]) for name, settings in methods.items()}
 
 
 def compare(
@@ -60,7 +61,7 @@ def compare(
     """Have `equipoise compare` make what is missing of a comparison."""
     command = [sys.executable, "-m", "equipoise", "compare", str(cell.file), "train.threads=1"]
     if not experiment.scored:
-        command += [f"tasks.{cell.name}.metric=null", f"tasks.{cell.name}.test=null"]
+        command += [f"tasks.{task}.{key}=null" for task in cell.tasks for key in ("metric", "test")]
     command += ["--out", str(out), "--slots", str(slots), "--seeds", ",".join(map(str, seeds))]
     for name, settings in methods.items():
         command += ["--method", f"{name}: {' '.join(settings)}"]
@@ -69,14 +70,14 @@ def compare(
 
 def controls(out: Path) -> None:
     """Score the first seed's constant run of each cell once more, with the majority answer and shuffled inputs."""
-    for name in CELLS:
-        folders = sorted((out / "table1" / name / "nodes").glob(f"{BASELINE}@0-*"))
+    for name, cell in CELLS.items():
+        folders = sorted(out.glob(f"{'table1' if name in MAIN else 'backbones'}/{name}/nodes/{BASELINE}@0-*"))
         target = out / "controls" / f"{name}.json"
         if folders and not target.is_file():
             subprocess.run([sys.executable, "-m", "equipoise", "evaluate", str(folders[0])], check=True)
             scores = json.loads((folders[0] / "scores.json").read_text(encoding="utf-8"))
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(target, scores["tasks"][name])
+            write_json(target, {task: scores["tasks"][task] for task in cell.tasks})
 
 
 def main() -> None:

@@ -54,14 +54,14 @@ def test_every_run_is_a_valid_recipe_and_no_two_methods_are_the_same(plan: Modul
         for cell in map(plan.CELLS.get, experiment.cells):
             recipes = [load_recipe(cell.file, settings) for settings in experiment.methods.values()]
             assert len({recipe.to_yaml() for recipe in recipes}) == len(recipes)
-            assert [task.name for task in recipes[0].tasks] == [cell.name]
-            assert recipes[0].tasks[0].metric == cell.metric
+            assert [task.name for task in recipes[0].tasks] == list(cell.tasks)
+            assert {task.metric for task in recipes[0].tasks} == {cell.metric}
 
 
 def test_all_stacks_see_as_many_samples(plan: ModuleType) -> None:
-    trains = [load_recipe(cell.file).train for cell in plan.CELLS.values()]
+    trains = [load_recipe(cell.file).train for cell in plan.MAIN.values()]
     assert len({(train.max_steps, train.batch_size, train.gradient_accumulation) for train in trains}) == 1
-    assert {plan.CELLS[name].stack: name for name in reversed(plan.CELLS)} == plan.TUNED_ON
+    assert {plan.MAIN[name].stack: name for name in reversed(plan.MAIN)} == plan.TUNED_ON
 
 
 def test_papers_form_is_the_papers(plan: ModuleType) -> None:
