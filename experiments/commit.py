@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from equipoise.training.run_directory import write_json
+from experiments.commit_claims import claims_table
 from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, MAIN, TUNED_ON, Cell, Experiment, Settings, at
 from experiments.commit_results import Results, best_rates, summary
 
@@ -100,7 +101,7 @@ def main() -> None:
     elif given.command == "controls":
         controls(given.out)
     elif given.command == "summary":
-        print(summary(Results(given.out)))
+        print("\n\n".join(text for text in (claims_table(Results(given.out)), summary(Results(given.out))) if text))
     else:
         from experiments.commit_figures import draw  # plotly takes its time
 
