@@ -9,8 +9,8 @@
 
 Every run is made by `equipoise compare`, one folder a cell: OUT/EXPERIMENT/CELL. What is finished is not run again, so
 the same command goes on where it was stopped. Seeds are gone through one by one, all cells with each: whenever it is
-stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several at once, one thread each; `--cheap` leaves the
-paper's forms for another time.
+stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several at once, one thread each;
+`--cheap` leaves the paper's forms for another time.
 """
 
 from __future__ import annotations
