@@ -9,7 +9,8 @@
 
 Every run is made by `equipoise compare`, one folder a cell: OUT/EXPERIMENT/CELL. What is finished is not run again, so
 the same command goes on where it was stopped. Seeds are gone through one by one, all cells with each: whenever it is
-stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several at once, one thread each.
+stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several at once, one thread each;
+`--cheap` leaves the paper's forms for another time.
 """
 
 from __future__ import annotations
@@ -22,16 +23,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from equipoise.training.run_directory import write_json
-from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, TUNED_ON, Cell, Experiment, Settings, at
+from experiments.commit_claims import claims_table
+from experiments.commit_plan import (
+    BASELINE,
+    CELLS,
+    EXPERIMENTS,
+    MAIN,
+    TUNED_AS,
+    TUNED_ON,
+    Cell,
+    Experiment,
+    Settings,
+    at,
+)
 from experiments.commit_results import Results, best_rates, summary
 
 
-def run(out: Path, names: Sequence[str], cells: Sequence[str] | None, seeds: Sequence[int] | None, slots: int) -> None:
+def run(
+    out: Path,
+    names: Sequence[str],
+    cells: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    slots: int,
+    cheap: bool = False,
+) -> None:
     """Make what is missing of some experiments."""
     for name in names:
         experiment = EXPERIMENTS[name]
         chosen = [CELLS[cell] for cell in experiment.cells if cells is None or cell in cells]
         methods = {cell.name: rated(out, experiment, cell) for cell in chosen}
+        if cheap:
+            methods = {cell: {n: own for n, own in of.items() if n not in TUNED_AS} for cell, of in methods.items()}
         wanted = [seed for seed in experiment.seeds if seeds is None or seed in seeds]
         for count in range(1, len(wanted) + 1):
             for cell in chosen:
@@ -44,14 +66,15 @@ def rated(out: Path, experiment: Experiment, cell: Cell) -> Mapping[str, Setting
     Raises:
         SystemExit: it has not been.
     """
+    methods = experiment.on(cell)
     if experiment.rates is None:
-        return experiment.methods
+        return methods
     tuned = best_rates(out / "tune" / TUNED_ON[cell.stack])
-    needed = experiment.methods if experiment.rates == "own" else (BASELINE,)
+    needed = methods if experiment.rates == "own" else (BASELINE,)
     if missing := [name for name in needed if name not in tuned]:
         sys.exit(f"{', '.join(missing)}: no tuned learning rate on {cell.stack}; run {out} tune comes first")
-    rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in experiment.methods}
-    return {name: at(settings, rates[name]) for name, settings in experiment.methods.items()}
+    rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in methods}
+    return {name: at(settings, rates[name]) for name, settings in methods.items()}
 
 
 def compare(
@@ -60,7 +83,7 @@ def compare(
     """Have `equipoise compare` make what is missing of a comparison."""
     command = [sys.executable, "-m", "equipoise", "compare", str(cell.file), "train.threads=1"]
     if not experiment.scored:
-        command += [f"tasks.{cell.name}.metric=null", f"tasks.{cell.name}.test=null"]
+        command += [f"tasks.{task}.{key}=null" for task in cell.tasks for key in ("metric", "test")]
     command += ["--out", str(out), "--slots", str(slots), "--seeds", ",".join(map(str, seeds))]
     for name, settings in methods.items():
         command += ["--method", f"{name}: {' '.join(settings)}"]
@@ -69,14 +92,14 @@ def compare(
 
 def controls(out: Path) -> None:
     """Score the first seed's constant run of each cell once more, with the majority answer and shuffled inputs."""
-    for name in CELLS:
-        folders = sorted((out / "table1" / name / "nodes").glob(f"{BASELINE}@0-*"))
+    for name, cell in CELLS.items():
+        folders = sorted(out.glob(f"{'table1' if name in MAIN else 'backbones'}/{name}/nodes/{BASELINE}@0-*"))
         target = out / "controls" / f"{name}.json"
         if folders and not target.is_file():
             subprocess.run([sys.executable, "-m", "equipoise", "evaluate", str(folders[0])], check=True)
             scores = json.loads((folders[0] / "scores.json").read_text(encoding="utf-8"))
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(target, scores["tasks"][name])
+            write_json(target, {task: scores["tasks"][task] for task in cell.tasks})
 
 
 def main() -> None:
@@ -91,15 +114,16 @@ def main() -> None:
             command.add_argument("--cells", type=lambda text: text.split(","))
             command.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
             command.add_argument("--slots", type=int, default=1)
+            command.add_argument("--cheap", action="store_true")
         if name == "figures":
             command.add_argument("folder", type=Path)
     given = parser.parse_args()
     if given.command == "run":
-        run(given.out, given.experiments, given.cells, given.seeds, given.slots)
+        run(given.out, given.experiments, given.cells, given.seeds, given.slots, given.cheap)
     elif given.command == "controls":
         controls(given.out)
     elif given.command == "summary":
-        print(summary(Results(given.out)))
+        print("\n\n".join(text for text in (claims_table(Results(given.out)), summary(Results(given.out))) if text))
     else:
         from experiments.commit_figures import draw  # plotly takes its time
 

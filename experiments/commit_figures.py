@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from equipoise.modules.partition import LLM
 from equipoise.report.canvas import AXIS, dress
 from equipoise.report.palette import colour
-from experiments.commit_plan import CELLS, EXPERIMENTS
+from experiments.commit_plan import CELLS, ENCODER, EXPERIMENTS
 from experiments.commit_results import SMOOTH, Results
 from scripts.figures import photograph
 
@@ -41,7 +41,6 @@ class Row:
 
 LOSS = Row("training loss", "loss", logarithmic=False)
 KAPPA = Row("kappa", "kappa")
-ENCODER = {"vision": "projector", "audio": "qformer"}
 THEORY = (
     Row("H of the encoder", "theory/H/{encoder}"),
     Row("H of the LLM", f"theory/H/{LLM}"),

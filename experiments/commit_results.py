@@ -41,8 +41,8 @@ class Results:
         """A run's lines, one a step."""
         return RunDirectory(self.out / experiment / cell / "nodes" / run.nodes[0]).metrics()
 
-    def control(self, cell: str) -> Mapping[str, float]:
-        """`majority` and `shuffled_inputs` of a cell, where they have been measured."""
+    def controls(self, cell: str) -> Mapping[str, Mapping[str, float]]:
+        """By task of a cell, `value`, `majority` and `shuffled_inputs`, where they have been measured."""
         file = self.out / "controls" / f"{cell}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
@@ -73,8 +73,14 @@ def loss_of(run: Measured) -> float:
 
 
 def score_on(cell: str) -> Read:
-    """Its test score on a cell."""
-    return lambda run: run.scores.get(cell, {}).get(CELLS[cell].metric)
+    """Its test score on a cell, the mean over its tasks; None where one is missing."""
+    tasks, metric = CELLS[cell].tasks, CELLS[cell].metric
+
+    def read(run: Measured) -> float | None:
+        found = [run.scores[task][metric] for task in tasks if metric in run.scores.get(task, {})]
+        return fmean(found) if len(found) == len(tasks) else None
+
+    return read
 
 
 def steps_to(target: float, losses: Sequence[float]) -> float:
@@ -156,6 +162,18 @@ def tuned_table(results: Results, cell: str) -> str:
     return "\n".join(lines)
 
 
+def controls_table(results: Results) -> str:
+    """What a score is worth: beside it the majority answer's, and the same run's with shuffled inputs."""
+    found = {f"{cell}: {task}": one for cell in CELLS for task, one in results.controls(cell).items()}
+    if not found:
+        return ""
+    kinds = {"value": "`constant`, seed 0", "shuffled_inputs": "shuffled inputs", "majority": "majority answer"}
+    lines = ["**What a score is worth**", "", row(["task", *kinds.values()]), row(["---"] * (len(kinds) + 1))]
+    for task, one in found.items():
+        lines.append(row([task, *(shown(one[kind]) if kind in one else "" for kind in kinds)]))
+    return "\n".join(lines)
+
+
 def rates_table(results: Results) -> Table | None:
     """Table 2: constant rates against `commit` at its own."""
     found: dict[str, dict[str, Values]] = {}
@@ -170,6 +188,7 @@ def rates_table(results: Results) -> Table | None:
 def summary(results: Results) -> str:
     """Everything, in Markdown."""
     parts = [tuned_table(results, cell) for cell in TUNED_ON.values() if measured_in(results.out / "tune" / cell)]
+    parts += [text for text in (controls_table(results),) if text]
     for experiment in EXPERIMENTS:
         if experiment == "tune":
             continue

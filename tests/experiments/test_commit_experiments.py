@@ -54,14 +54,14 @@ def test_every_run_is_a_valid_recipe_and_no_two_methods_are_the_same(plan: Modul
         for cell in map(plan.CELLS.get, experiment.cells):
             recipes = [load_recipe(cell.file, settings) for settings in experiment.methods.values()]
             assert len({recipe.to_yaml() for recipe in recipes}) == len(recipes)
-            assert [task.name for task in recipes[0].tasks] == [cell.name]
-            assert recipes[0].tasks[0].metric == cell.metric
+            assert [task.name for task in recipes[0].tasks] == list(cell.tasks)
+            assert {task.metric for task in recipes[0].tasks} == {cell.metric}
 
 
 def test_all_stacks_see_as_many_samples(plan: ModuleType) -> None:
-    trains = [load_recipe(cell.file).train for cell in plan.CELLS.values()]
+    trains = [load_recipe(cell.file).train for cell in plan.MAIN.values()]
     assert len({(train.max_steps, train.batch_size, train.gradient_accumulation) for train in trains}) == 1
-    assert {plan.CELLS[name].stack: name for name in reversed(plan.CELLS)} == plan.TUNED_ON
+    assert {plan.MAIN[name].stack: name for name in reversed(plan.MAIN)} == plan.TUNED_ON
 
 
 def test_papers_form_is_the_papers(plan: ModuleType) -> None:
@@ -144,3 +144,36 @@ def test_what_is_read_of_finished_runs(results: ModuleType, plan: ModuleType, tm
     text = results.summary(results.Results(tmp_path))
     assert "### table1" in text
     assert "### curves" not in text
+
+
+def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: ModuleType, tmp_path: Path) -> None:
+    claims = sys.modules["experiments.commit_claims"]
+    claim = next(one for one in claims.CLAIMS if one.text == "the regulariser helps")
+    worse = {0: 0.2, 1: 0.21, 2: 0.19, 3: 0.2}
+    cells = {"vqa": (worse, True), "language": ({0: 0.1, 1: -0.1, 2: 0.05, 3: -0.04}, False)}
+    for cell, (changes, _) in cells.items():
+        runs = [_run("commit-clr", seed, 1.0) for seed in changes]
+        _write(tmp_path / "table1" / cell, runs + [_run("commit", seed, 1.0 + by) for seed, by in changes.items()])
+    tests = claim.tests(results.Results(tmp_path))
+    ps = [stats.ttest_1samp(list(changes.values()), 0).pvalue for changes, _ in cells.values()]
+    assert [p for _, p in tests] == pytest.approx([2 * ps[0], ps[1]])
+    assert claims.verdict(claim, tests) == (0, 1, "refuted")
+    turned = claims.Claim(claim.text, "", "table1", claim.pairs, claim.quantity, higher=True)
+    assert claims.verdict(turned, tests) == (1, 0, "confirmed")
+    assert claims.verdict(claim, tests[1:]) == (0, 0, "open")
+    assert "| the regulariser helps | validation loss | +0.00" in claims.claims_table(results.Results(tmp_path))
+
+
+def test_claims_read_the_log_after_its_first_quarter_and_lambda_at_every_step(
+    experiments: ModuleType, results: ModuleType, tmp_path: Path
+) -> None:
+    claims = sys.modules["experiments.commit_claims"]
+    _write(tmp_path / "table1" / "vqa", [_run("commit", 0)])
+    lines = [{"step": s, "loss": 1.0, "drift/projector": 9.0 if s < 3 else 2.0 ** (s % 2)} for s in range(1, 9)]
+    lines[4]["theory/lambda"], lines[5]["theory/lambda"] = 1.5, 0.5
+    folder = tmp_path / "table1" / "vqa" / "nodes" / "commit@0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = claims.of_log("drift/{encoder}")(results.Results(tmp_path), "table1", "vqa")
+    assert found == {"commit": {0: pytest.approx(math.sqrt(2))}}
+    assert claims.growing(results.Results(tmp_path))[2:] == ["0.500 to 0.500", "1", "0", "1", "refuted"]

@@ -141,6 +141,22 @@ def test_gradient_norms_are_those_of_the_loss():
             assert record[f"grad_norm_relative/{name}"] == pytest.approx(norms[name] / sizes[name], rel=1e-12)
 
 
+def test_update_norms_are_how_far_the_step_went():
+    model, optimizer, coordinator = toy_coordinator(Coordination("commit-clr", estimator="exact"))
+    for step in range(3):
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        optimizer.zero_grad()
+        for batch in tiny.toy_step(step):
+            coordinator.observe(batch)
+            (model(**batch).loss / 2).backward()
+        coordinator.before_step()
+        optimizer.step()
+        record = coordinator.after_step()
+        for name in BOTH:
+            moves = [(p.detach() - before[n]).flatten() for n, p in model.named_parameters() if n.startswith(name)]
+            assert record[f"theory/update_norm/{name}"] == pytest.approx(torch.cat(moves).norm().item(), rel=1e-12)
+
+
 @pytest.mark.parametrize("sizes", [(4,), (2, 2), (4, 2, 3)])
 def test_sampling_at_least_the_whole_step_equals_exact(sizes):
     exact = records_of(Coordination("commit-clr", estimator="exact", theory=False), sizes=sizes)

@@ -196,6 +196,9 @@ class Coordinator:
         if moved is not None and self._measures_now:
             drifts, entries = self.measuring.measure(moved, self.step)
             self._record.update(entries)
+            if drifts.theory is not None:
+                for name, module in self.division.trainable.items():
+                    self._record[f"theory/update_norm/{name}"] = module.moved(moved)
             self._take(drifts, self.step + 1)
         self._previous = moved if self._looks_back and not self._undoes else None
         self._last_step = self._coming_step if made else None

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from equipoise.errors import PartitionError
-from equipoise.modules.shards import is_divided, square_sum
+from equipoise.modules.shards import elementwise, is_divided, square_sum
 
 LLM = "llm"
 ENCODER = "encoder"
@@ -54,6 +54,15 @@ class ModuleParameters:
     def grad_norm(self) -> float:
         """||G||, the Frobenius norm over the gradients that are there."""
         return norm_of(parameter.grad for parameter in self.trainable.values() if parameter.grad is not None)
+
+    def moved(self, before: Mapping[str, torch.Tensor]) -> float:
+        """||theta - theta_before||; tensor by tensor, for all differences at once would be a copy of what learns."""
+        return math.hypot(
+            *(
+                norm_of([elementwise(torch.sub, parameter.detach(), before[name])])
+                for name, parameter in self.trainable.items()
+            )
+        )
 
 
 @dataclass

@@ -1,0 +1,176 @@
+"""CoMMIT's claims, each as tests on what the runs of `experiments.commit` measured, with their verdict.
+
+A claim says which way a quantity goes from one method to another. Every pair of methods on every cell is a test, paired
+by seed; p is corrected by Holm over the claim's tests. A claim is *confirmed* where a test or more is significant its
+way and none the other way, *refuted* where one is the other way, else *open* (docs/experiments.md, Protocol).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from equipoise.comparing.measured import Measured
+from equipoise.comparing.statistics import Difference, difference, holm
+from equipoise.comparing.verdict import SIGNIFICANT, shown, signed
+from equipoise.modules.partition import LLM
+from experiments.commit_plan import BASELINE, CELLS, ENCODER, EXPERIMENTS
+from experiments.commit_results import SMOOTH, Results, score_on, speeds, values
+from experiments.tables import Values, row
+
+Quantity = Callable[[Results, str, str], Mapping[str, Values]]
+"""Of (results, experiment, cell): by method, by seed."""
+OURS = ("commit-clr", "commit")
+PAPERS = ("commit-clr, paper's form", "commit, paper's form")
+
+
+# ---------------------------------------------------------------------- quantities
+
+
+def of_run(read: Callable[[Measured], float | None]) -> Quantity:
+    """A number that stands in the comparison."""
+    return lambda results, experiment, cell: {
+        method: values(runs, read) for method, runs in results.runs(experiment, cell).items()
+    }
+
+
+def of_log(key: str) -> Quantity:
+    """The geometric mean of what a run logged after its first quarter; `{encoder}` stands for the cell's."""
+
+    def read(results: Results, experiment: str, cell: str) -> Mapping[str, Values]:
+        name = key.format(encoder=ENCODER[CELLS[cell].stack])
+        found: dict[str, Values] = {}
+        for method, runs in results.runs(experiment, cell).items():
+            for seed, run in runs.items():
+                lines = results.log(experiment, cell, run)
+                logs = [math.log(line[name]) for line in lines[len(lines) // 4 :] if line.get(name, 0) > 0]
+                if logs:
+                    found.setdefault(method, {})[seed] = math.exp(fmean(logs))
+        return found
+
+    return read
+
+
+def final_loss(results: Results, experiment: str, cell: str) -> Mapping[str, Values]:
+    """The training loss, mean of the last steps."""
+    return {
+        method: {
+            seed: fmean(line["loss"] for line in results.log(experiment, cell, run)[-SMOOTH:])
+            for seed, run in runs.items()
+        }
+        for method, runs in results.runs(experiment, cell).items()
+    }
+
+
+def score(results: Results, experiment: str, cell: str) -> Mapping[str, Values]:
+    """The test score."""
+    return of_run(score_on(cell))(results, experiment, cell)
+
+
+SPREAD = of_run(lambda run: run.std_log_kappa)
+BIAS = of_run(lambda run: abs(math.log(run.kappa)) if run.kappa else None)
+VALIDATION = of_run(lambda run: run.validation_loss)
+
+
+# ---------------------------------------------------------------------- claims
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A quantity that goes one way.
+
+    Attributes:
+        text: what the paper says, and where.
+        measured: the quantity, as the page names it.
+        experiment: whose runs are looked at.
+        pairs: of methods, the claim's own first.
+        quantity: that is compared.
+        higher: whether the claim says that it is higher with the first of a pair.
+    """
+
+    text: str
+    measured: str
+    experiment: str
+    pairs: Sequence[tuple[str, str]]
+    quantity: Quantity
+    higher: bool
+
+    def tests(self, results: Results) -> list[tuple[Difference, float | None]]:
+        """Paired differences of all pairs on all cells, each with its p by Holm."""
+        found = []
+        for cell in EXPERIMENTS[self.experiment].cells:
+            by_method = self.quantity(results, self.experiment, cell)
+            for own, other in self.pairs:
+                seeds = [seed for seed in by_method.get(own, {}) if seed in by_method.get(other, {})]
+                if seeds:
+                    pair = ([by_method[name][seed] for seed in seeds] for name in (own, other))
+                    found.append(difference(*pair))
+        return list(zip(found, holm([one.p for one in found]), strict=True))
+
+
+def against(methods: Sequence[str], other: str = BASELINE) -> list[tuple[str, str]]:
+    """Pairs of several methods with one."""
+    return [(method, other) for method in methods]
+
+
+FASTER = against(("encoder-lr-up", "llm-lr-up"))
+BALANCED = against((*OURS, *PAPERS))
+REGULARISED = [("commit", "commit-clr"), ("commit, paper's form", "commit-clr, paper's form")]
+CLAIMS = (
+    Claim("one rate raised steadies kappa (Obs. 5.1)", "std of log kappa", "curves", FASTER, SPREAD, False),
+    Claim("and slows convergence (Obs. 5.2)", "final training loss", "curves", FASTER, final_loss, True),
+    *(
+        Claim(f"and makes gradients diminish: {name}", "gradient norm / weights'", "curves", FASTER, of_log(key), False)
+        for name, key in (("encoder", "grad_norm_relative/{encoder}"), (LLM, f"grad_norm_relative/{LLM}"))
+    ),
+    Claim("CLR steadies kappa (Fig. 4)", "std of log kappa", "table1", BALANCED, SPREAD, False),
+    Claim("CLR brings kappa nearer to 1 (Fig. 4)", "distance of log kappa from 0", "table1", BALANCED, BIAS, False),
+    *(
+        Claim(f"the regulariser enlarges {what}: {name}", what, "curves", REGULARISED[:1], of_log(key), True)
+        for what, prefix in (("gradients", "grad_norm/"), ("updates", "theory/update_norm/"), ("drifts", "drift/"))
+        for name, key in (("encoder", prefix + "{encoder}"), (LLM, prefix + LLM))
+    ),
+    Claim("the regulariser helps", "validation loss", "table1", REGULARISED, VALIDATION, False),
+    Claim("faster convergence (Figs. 5, 6)", "share of steps to `constant`'s loss", "table1", BALANCED, speeds, False),
+    Claim("better scores (Table 1)", "test score", "table1", BALANCED, score, True),
+)
+
+
+def verdict(claim: Claim, tests: Sequence[tuple[Difference, float | None]]) -> tuple[int, int, str]:
+    """Significant tests its way, those the other way, and what follows."""
+    sides = [(one.mean > 0) == claim.higher for one, p in tests if p is not None and p < SIGNIFICANT]
+    its, other = sum(sides), len(sides) - sum(sides)
+    return its, other, "refuted" if other else "confirmed" if its else "open"
+
+
+def claims_table(results: Results) -> str:
+    """Every claim of which there are runs, in Markdown."""
+    titles = ["claim", "measured", "differences", "tests", "significant for it", "against it", "verdict"]
+    lines = [row(titles), row(["---"] * len(titles))]
+    for claim in CLAIMS:
+        tests = claim.tests(results)
+        if tests:
+            means = sorted(one.mean for one, _ in tests)
+            its, other, says = verdict(claim, tests)
+            spans = f"{signed(means[0])} to {signed(means[-1])}"
+            lines.append(row([claim.text, claim.measured, spans, str(len(tests)), str(its), str(other), says]))
+    lines += [row(one) for one in (growing(results),) if one]
+    return "\n".join(["**Claims**", "", *lines]) if len(lines) > 2 else ""
+
+
+def growing(results: Results) -> list[str]:
+    """lambda > 1 throughout (Theorem A.3): one step where it is not refutes it."""
+    shares = []
+    for cell in EXPERIMENTS["table1"].cells:
+        for method, runs in results.runs("table1", cell).items():
+            for run in runs.values() if method in (*OURS, *PAPERS) else ():
+                found = [line["theory/lambda"] for line in results.log("table1", cell, run) if "theory/lambda" in line]
+                shares += [fmean(one > 1 for one in found)] if found else []
+    if not shares:
+        return []
+    span = f"{shown(min(shares))} to {shown(max(shares))}"
+    whole = sum(share == 1 for share in shares)
+    return ["lambda > 1 throughout (Th. A.3)", "share of steps", span, str(len(shares)), str(whole),
+            str(len(shares) - whole), "confirmed" if whole == len(shares) else "refuted"]  # fmt: skip
