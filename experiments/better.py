@@ -1,0 +1,122 @@
+"""Better than both papers' methods? Cheap weights and a servo on the embedded mixture (docs/experiments.md).
+
+    python -m experiments.better run OUT FULL BUDGET --seeds 5,6,7,8,9      # final runs of all methods
+    python -m experiments.better summary OUT                                # of what is finished, in Markdown
+
+FULL holds the full probes (`experiments.cotbal run`), BUDGET those for a quarter of a final run
+(`experiments.cheap_cotbal run`). Weights found with their seeds are judged on others, by `equipoise compare`; what is
+finished is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from equipoise.recipe_reading import load_recipe
+from experiments.cheap_cotbal import Weights
+from experiments.commit_plan import Settings, modules
+from experiments.commit_results import measured_in, values
+from experiments.cotbal import RECIPE, numbers
+from experiments.tables import Table
+from experiments.tables import Values as BySeed
+
+BUDGET = 0.25
+SERVO = modules("schedule=commit-clr", "controller=servo", "measure=true", "theory=false")
+COMMIT = modules("schedule=commit", "measure=true", "theory=false")
+
+
+def methods(weights: Weights) -> Mapping[str, Settings]:
+    """Equal weights first; CoTBal's from one seed's probes and from the mean of all; each paper's own; both together.
+
+    A seed's probes cost about as much as five budgets: their means are what can be had for the same money.
+    """
+    full, cheap = weights.full["cotbal"], weights.budgets[BUDGET]["cotbal"]
+
+    def fixed(vector: np.ndarray) -> Settings:
+        by_task = zip(weights.tasks, vector.tolist(), strict=True)
+        return ("balance.tasks.weighter=fixed", *(f"balance.tasks.weights.{task}={w:.6f}" for task, w in by_task))
+
+    budgets = fixed(np.mean(list(cheap.values()), axis=0))
+    return {
+        "ew": (),
+        "cotbal": fixed(full[min(full)]),
+        "cotbal, mean of probes": fixed(np.mean(list(full.values()), axis=0)),
+        "budget": fixed(cheap[min(cheap)]),
+        "budget, mean": budgets,
+        "commit": COMMIT,
+        "servo": SERVO,
+        "servo and budget, mean": (*SERVO, *budgets),
+    }
+
+
+def run(out: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
+    """Have `equipoise compare` make what is missing, seed by seed."""
+    for count in range(1, len(seeds) + 1):
+        command = [sys.executable, "-m", "equipoise", "compare", str(RECIPE), "train.threads=1", "--out", str(out)]
+        command += ["--slots", str(slots), "--seeds", ",".join(map(str, seeds[:count]))]
+        for name, settings in methods(weights).items():
+            command += ["--method", f"{name}: {' '.join(settings)}"]
+        subprocess.run(command, check=True)
+
+
+def summary(out: Path) -> str:
+    """Test scores by task, their mean change against equal weights, the validation loss; as Markdown."""
+    runs = measured_in(out)
+    metrics = {task.name: task.metric for task in load_recipe(RECIPE).tasks if task.metric is not None}
+    scores = {
+        task: {
+            method: values(found, lambda run, task=task, metric=metric: run.scores.get(task, {}).get(metric))
+            for method, found in runs.items()
+        }
+        for task, metric in metrics.items()
+    }
+    losses = {method: values(found, lambda run: run.validation_loss) for method, found in runs.items()}
+    tables = (
+        Table("Test scores (higher is better)", scores),
+        Table("All tasks (loss: lower is better)", {"mean score": mean_scores(scores), "validation loss": losses}),
+    )
+    return "\n\n".join(table.markdown() for table in tables)
+
+
+def mean_scores(scores: Mapping[str, Mapping[str, BySeed]]) -> dict[str, BySeed]:
+    """By method, by seed, the mean over tasks of scores that were divided by what equal weights have on average.
+
+    CIDEr and accuracies have other sizes; a task that equal weights leave at 0 is left out.
+    """
+    first = {task: np.mean(list(next(iter(by_method.values())).values())) for task, by_method in scores.items()}
+    known = [task for task, size in first.items() if size > 0]
+    by_method: dict[str, BySeed] = {}
+    for method in next(iter(scores.values())):
+        seeds = set.intersection(*(set(scores[task][method]) for task in known))
+        by_method[method] = {
+            s: float(np.mean([scores[task][method][s] / first[task] for task in known])) for s in seeds
+        }
+    return by_method
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making, showing = commands.add_parser("run"), commands.add_parser("summary")
+    for command in (making, showing):
+        command.add_argument("out", type=Path)
+    making.add_argument("full", type=Path)
+    making.add_argument("budget", type=Path)
+    making.add_argument("--seeds", type=numbers, default=[5, 6, 7, 8, 9])
+    making.add_argument("--slots", type=int, default=1)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.out, Weights(given.budget, given.full, load_recipe(RECIPE)), given.seeds, given.slots)
+    else:
+        print(summary(given.out))
+
+
+if __name__ == "__main__":
+    main()
