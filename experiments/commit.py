@@ -38,6 +38,11 @@ from experiments.commit_plan import (
 )
 from experiments.commit_results import Results, best_rates, summary
 
+TITLE = """# All tables of CoMMIT
+
+Printed by `python -m experiments.commit summary runs/commit`; [Experiments](experiments.md) says what they mean and
+how intervals, p and verdicts are made. In brackets 95 % intervals over seeds; bold where p is below 0.05."""
+
 
 def run(
     out: Path,
@@ -123,7 +128,9 @@ def main() -> None:
     elif given.command == "controls":
         controls(given.out)
     elif given.command == "summary":
-        print("\n\n".join(text for text in (claims_table(Results(given.out)), summary(Results(given.out))) if text))
+        print(
+            "\n\n".join(text for text in (TITLE, claims_table(Results(given.out)), summary(Results(given.out))) if text)
+        )
     else:
         from experiments.commit_figures import draw  # plotly takes its time
 

@@ -186,7 +186,7 @@ def rates_table(results: Results) -> Table | None:
 
 
 def summary(results: Results) -> str:
-    """Everything, in Markdown."""
+    """Every table, in Markdown."""
     parts = [tuned_table(results, cell) for cell in TUNED_ON.values() if measured_in(results.out / "tune" / cell)]
     parts += [text for text in (controls_table(results),) if text]
     for experiment in EXPERIMENTS:

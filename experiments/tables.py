@@ -52,6 +52,7 @@ class Table:
         lines = [f"**{self.title}**", "", row(["method", *self.values]), row(["---"] * (len(self.values) + 1))]
         for method in self.methods:
             lines.append(row([f"`{method}`", *(self._mean(method, cell) for cell in self.values)]))
+        lines.append(row(["seeds", *(_counts(by_method) for by_method in self.values.values())]))
         if self.differences:
             first = f"against `{self.methods[0]}`"
             lines += ["", row([first, *self.values]), row(["---"] * (len(self.values) + 1))]
@@ -75,6 +76,12 @@ class Table:
         interval = "" if found.low is None or found.high is None else f" [{show(found.low)}, {show(found.high)}]"
         text = f"{show(found.mean)}{interval}{f', p {probability(p)}' if p is not None else ''}"
         return f"**{text}**" if p is not None and p < SIGNIFICANT else text
+
+
+def _counts(by_method: Mapping[str, Values]) -> str:
+    """How many seeds the methods have: one number where they have alike."""
+    counts = sorted({len(values) for values in by_method.values()})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def row(texts: Sequence[str]) -> str:

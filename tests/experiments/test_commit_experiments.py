@@ -128,6 +128,7 @@ def test_a_table_pairs_seeds_and_corrects_over_all_cells(experiments: ModuleType
     text = table.markdown()
     assert "| `x` | **+0.200 [" in text
     assert "| +0.013 [" in text
+    assert "| seeds | 4 to 5 | 4 |" in text
 
 
 def test_what_is_read_of_finished_runs(results: ModuleType, plan: ModuleType, tmp_path: Path) -> None:
