@@ -41,6 +41,8 @@ from experiments.tables import Table, row
 from scripts.figures import photograph
 
 VECTORS = ("cotbal", "contribution", "difficulty")
+#: Of a budget's runs also: `cotbal` where every contribution is taken for 0, as if no gradient had been compared.
+ALONE = "difficulty alone"
 Vectors = dict[int, np.ndarray]
 """By seed, weights [tasks]."""
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -108,9 +110,11 @@ class Weights:
             if seeds is not None and made["seed"] not in seeds:
                 continue
             balance = balance_tasks(made["runs"], settings.temperature, settings.alpha, "zero")
-            by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in VECTORS})
-            for name in VECTORS:
-                weights = dict(zip(balance.tasks, balance.weights[name], strict=True))
+            vectors = {name: balance.weights[name] for name in VECTORS}
+            vectors[ALONE] = settings.alpha + (1 - settings.alpha) * vectors["difficulty"]
+            by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in vectors})
+            for name, vector in vectors.items():
+                weights = dict(zip(balance.tasks, vector, strict=True))
                 by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
             self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
 
@@ -168,12 +172,17 @@ def agreements(weights: Weights, vector: str) -> str:
     lines.append(_agreement("full probes, their validation answers drawn anew", weights.redrawn[vector]))
     for budget, by_vector in weights.budgets.items():
         cheap, name = by_vector[vector], f"budget {budget:g}"
-        same = [(cheap[seed], full[seed]) for seed in cheap if seed in full]
+        same = _with_same(cheap, full)
         other = [(own, whole) for seed, own in cheap.items() for number, whole in full.items() if number != seed]
         lines.append(_agreement(f"{name}, against full probes of the same seed", same))
         lines.append(_agreement(f"{name}, against full probes of another seed", other))
         lines.append(_agreement(f"{name}, against the mean of the others", list(_with_others(cheap, full))))
         lines.append(_agreement(f"{name}, seed against seed", list(combinations(cheap.values(), 2))))
+        if vector == "cotbal":
+            alone = by_vector[ALONE]
+            lines.append(_agreement(f"{name}, {ALONE}, against full probes of the same seed", _with_same(alone, full)))
+            others = list(_with_others(alone, full))
+            lines.append(_agreement(f"{name}, {ALONE}, against the mean of the others", others))
     lines.append(_agreement("equal weights, against full probes", [(np.ones(len(w)), w) for w in full.values()]))
     return "\n".join(lines)
 
@@ -219,6 +228,10 @@ def _agreement(name: str, pairs: Pairs) -> str:
         return row([name, "", "", ""])
     ranks, errors = [spearman(*pair) for pair in pairs], [rmse(*pair) for pair in pairs]
     return row([name, f"{fmean(ranks):.2f}", f"{min(ranks):.2f} to {max(ranks):.2f}", f"{fmean(errors):.3f}"])
+
+
+def _with_same(vectors: Vectors, full: Vectors) -> Pairs:
+    return [(vector, full[seed]) for seed, vector in vectors.items() if seed in full]
 
 
 def _with_others(vectors: Mapping[int, np.ndarray], full: Vectors) -> Iterator[tuple[np.ndarray, np.ndarray]]:
