@@ -36,11 +36,10 @@ from equipoise.report.palette import colour
 from equipoise.tasks.contribution import MINI, TaskBalance, balance_tasks
 from equipoise.tasks.plan import BUDGET, FINAL, make_plan
 from equipoise.training.run_directory import write_json
-from experiments.cotbal import RECIPE, found, numbers
+from experiments.cotbal import RECIPE, VECTORS, found, numbers
 from experiments.tables import Table, row
 from scripts.figures import photograph
 
-VECTORS = ("cotbal", "contribution", "difficulty")
 #: Of a budget's runs also: `cotbal` where every contribution is taken for 0, as if no gradient had been compared.
 ALONE = "difficulty alone"
 Vectors = dict[int, np.ndarray]
@@ -156,7 +155,7 @@ def rmse(one: np.ndarray, other: np.ndarray) -> float:
 
 def summary(weights: Weights, full: Path) -> str:
     """Markdown: agreement of the weights and of their parts, seed by seed too, and what the runs cost."""
-    parts = [agreements(weights, name) for name in VECTORS]
+    parts = [agreements(weights, name) for name in reversed(VECTORS)]
     for budget, vectors in weights.budgets.items():
         parts.append(against_others(f"budget {budget:g}", vectors["cotbal"], weights.full["cotbal"]).markdown())
         parts.append(by_seed(vectors["cotbal"], weights.full["cotbal"]))

@@ -84,7 +84,7 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
         return f"| {name} | {found} |"
 
     others = {seed: np.mean([w for other, w in full.items() if other != seed], axis=0) for seed in full}
-    first = text.partition("weights by `contribution`")[0]
+    first = text.partition("weights by `difficulty`")[0]
     assert line("full probes, seed against seed", [(full[0], full[1]), (full[0], full[2]), (full[1], full[2])]) in first
     assert line("full probes, a seed against the mean of the others", [(full[s], others[s]) for s in full]) in first
     same = [(budget[seed], full[seed]) for seed in budget]
