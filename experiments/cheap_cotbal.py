@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -29,7 +30,7 @@ from scipy.stats import spearmanr
 from equipoise.balancing.nodes import cost_of, estimates_of, facts_of, node_folder, read_data, run_node
 from equipoise.console import PlainConsole
 from equipoise.locks import PATIENCE
-from equipoise.recipe import Recipe
+from equipoise.recipe import CoTBal, Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.report.canvas import dress
 from equipoise.report.palette import colour
@@ -96,26 +97,28 @@ class Weights:
             for name in VECTORS
         }
         self.redrawn: dict[str, Pairs] = {name: [] for name in VECTORS}
+        self.budgets: dict[float, dict[str, Vectors]] = {}
+        self.costs: dict[float, dict[int, dict[str, float]]] = {}
         for seed, content in probes.items():
             folders = {name: full / str(seed) / "nodes" / folder for name, folder in content["nodes"].items()}
             for balance in redrawn(folders, self.tasks, recipe):
                 for name in VECTORS:
                     self.redrawn[name].append((self.full[name][seed], balance.weights[name]))
-        self.budgets: dict[float, dict[str, Vectors]] = {}
-        self.costs: dict[float, dict[int, dict[str, float]]] = {}
-        settings = recipe.balance.cotbal
         for file in sorted(out.glob("budget-*.json")):
             made = json.loads(file.read_text(encoding="utf-8"))
-            if seeds is not None and made["seed"] not in seeds:
-                continue
-            balance = balance_tasks(made["runs"], settings.temperature, settings.alpha, "zero")
-            vectors = {name: balance.weights[name] for name in VECTORS}
-            vectors[ALONE] = settings.alpha + (1 - settings.alpha) * vectors["difficulty"]
-            by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in vectors})
-            for name, vector in vectors.items():
-                weights = dict(zip(balance.tasks, vector, strict=True))
-                by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
-            self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
+            if seeds is None or made["seed"] in seeds:
+                self._take(made, recipe.balance.cotbal)
+
+    def _take(self, made: Mapping[str, Any], settings: CoTBal) -> None:
+        """One file of `run`."""
+        balance = balance_tasks(made["runs"], settings.temperature, settings.alpha, "zero")
+        vectors = {name: balance.weights[name] for name in VECTORS}
+        vectors[ALONE] = settings.alpha + (1 - settings.alpha) * vectors["difficulty"]
+        by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in vectors})
+        for name, vector in vectors.items():
+            weights = dict(zip(balance.tasks, vector, strict=True))
+            by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
+        self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
 
 
 def redrawn(folders: Mapping[str, Path], tasks: Sequence[str], recipe: Recipe) -> Iterator[TaskBalance]:
