@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -29,18 +30,19 @@ from scipy.stats import spearmanr
 from equipoise.balancing.nodes import cost_of, estimates_of, facts_of, node_folder, read_data, run_node
 from equipoise.console import PlainConsole
 from equipoise.locks import PATIENCE
-from equipoise.recipe import Recipe
+from equipoise.recipe import CoTBal, Recipe
 from equipoise.recipe_reading import load_recipe
 from equipoise.report.canvas import dress
 from equipoise.report.palette import colour
 from equipoise.tasks.contribution import MINI, TaskBalance, balance_tasks
 from equipoise.tasks.plan import BUDGET, FINAL, make_plan
 from equipoise.training.run_directory import write_json
-from experiments.cotbal import RECIPE, found, numbers
+from experiments.cotbal import RECIPE, VECTORS, found, numbers
 from experiments.tables import Table, row
 from scripts.figures import photograph
 
-VECTORS = ("cotbal", "contribution", "difficulty")
+#: Of a budget's runs also: `cotbal` where every contribution is taken for 0, as if no gradient had been compared.
+ALONE = "difficulty alone"
 Vectors = dict[int, np.ndarray]
 """By seed, weights [tasks]."""
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -95,24 +97,28 @@ class Weights:
             for name in VECTORS
         }
         self.redrawn: dict[str, Pairs] = {name: [] for name in VECTORS}
+        self.budgets: dict[float, dict[str, Vectors]] = {}
+        self.costs: dict[float, dict[int, dict[str, float]]] = {}
         for seed, content in probes.items():
             folders = {name: full / str(seed) / "nodes" / folder for name, folder in content["nodes"].items()}
             for balance in redrawn(folders, self.tasks, recipe):
                 for name in VECTORS:
                     self.redrawn[name].append((self.full[name][seed], balance.weights[name]))
-        self.budgets: dict[float, dict[str, Vectors]] = {}
-        self.costs: dict[float, dict[int, dict[str, float]]] = {}
-        settings = recipe.balance.cotbal
         for file in sorted(out.glob("budget-*.json")):
             made = json.loads(file.read_text(encoding="utf-8"))
-            if seeds is not None and made["seed"] not in seeds:
-                continue
-            balance = balance_tasks(made["runs"], settings.temperature, settings.alpha, "zero")
-            by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in VECTORS})
-            for name in VECTORS:
-                weights = dict(zip(balance.tasks, balance.weights[name], strict=True))
-                by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
-            self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
+            if seeds is None or made["seed"] in seeds:
+                self._take(made, recipe.balance.cotbal)
+
+    def _take(self, made: Mapping[str, Any], settings: CoTBal) -> None:
+        """One file of `run`."""
+        balance = balance_tasks(made["runs"], settings.temperature, settings.alpha, "zero")
+        vectors = {name: balance.weights[name] for name in VECTORS}
+        vectors[ALONE] = settings.alpha + (1 - settings.alpha) * vectors["difficulty"]
+        by_vector = self.budgets.setdefault(made["budget"], {name: {} for name in vectors})
+        for name, vector in vectors.items():
+            weights = dict(zip(balance.tasks, vector, strict=True))
+            by_vector[name][made["seed"]] = np.array([weights[task] for task in self.tasks])
+        self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
 
 
 def redrawn(folders: Mapping[str, Path], tasks: Sequence[str], recipe: Recipe) -> Iterator[TaskBalance]:
@@ -152,7 +158,7 @@ def rmse(one: np.ndarray, other: np.ndarray) -> float:
 
 def summary(weights: Weights, full: Path) -> str:
     """Markdown: agreement of the weights and of their parts, seed by seed too, and what the runs cost."""
-    parts = [agreements(weights, name) for name in VECTORS]
+    parts = [agreements(weights, name) for name in reversed(VECTORS)]
     for budget, vectors in weights.budgets.items():
         parts.append(against_others(f"budget {budget:g}", vectors["cotbal"], weights.full["cotbal"]).markdown())
         parts.append(by_seed(vectors["cotbal"], weights.full["cotbal"]))
@@ -168,12 +174,17 @@ def agreements(weights: Weights, vector: str) -> str:
     lines.append(_agreement("full probes, their validation answers drawn anew", weights.redrawn[vector]))
     for budget, by_vector in weights.budgets.items():
         cheap, name = by_vector[vector], f"budget {budget:g}"
-        same = [(cheap[seed], full[seed]) for seed in cheap if seed in full]
+        same = _with_same(cheap, full)
         other = [(own, whole) for seed, own in cheap.items() for number, whole in full.items() if number != seed]
         lines.append(_agreement(f"{name}, against full probes of the same seed", same))
         lines.append(_agreement(f"{name}, against full probes of another seed", other))
         lines.append(_agreement(f"{name}, against the mean of the others", list(_with_others(cheap, full))))
         lines.append(_agreement(f"{name}, seed against seed", list(combinations(cheap.values(), 2))))
+        if vector == "cotbal":
+            alone = by_vector[ALONE]
+            lines.append(_agreement(f"{name}, {ALONE}, against full probes of the same seed", _with_same(alone, full)))
+            others = list(_with_others(alone, full))
+            lines.append(_agreement(f"{name}, {ALONE}, against the mean of the others", others))
     lines.append(_agreement("equal weights, against full probes", [(np.ones(len(w)), w) for w in full.values()]))
     return "\n".join(lines)
 
@@ -219,6 +230,10 @@ def _agreement(name: str, pairs: Pairs) -> str:
         return row([name, "", "", ""])
     ranks, errors = [spearman(*pair) for pair in pairs], [rmse(*pair) for pair in pairs]
     return row([name, f"{fmean(ranks):.2f}", f"{min(ranks):.2f} to {max(ranks):.2f}", f"{fmean(errors):.3f}"])
+
+
+def _with_same(vectors: Vectors, full: Vectors) -> Pairs:
+    return [(vector, full[seed]) for seed, vector in vectors.items() if seed in full]
 
 
 def _with_others(vectors: Mapping[int, np.ndarray], full: Vectors) -> Iterator[tuple[np.ndarray, np.ndarray]]:

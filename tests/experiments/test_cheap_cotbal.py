@@ -84,7 +84,7 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
         return f"| {name} | {found} |"
 
     others = {seed: np.mean([w for other, w in full.items() if other != seed], axis=0) for seed in full}
-    first = text.partition("weights by `contribution`")[0]
+    first = text.partition("weights by `difficulty`")[0]
     assert line("full probes, seed against seed", [(full[0], full[1]), (full[0], full[2]), (full[1], full[2])]) in first
     assert line("full probes, a seed against the mean of the others", [(full[s], others[s]) for s in full]) in first
     same = [(budget[seed], full[seed]) for seed in budget]
@@ -93,6 +93,9 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
     another = [(budget[seed], full[other]) for seed in budget for other in full if other != seed]
     assert line("budget 0.25, against full probes of another seed", another) in first
     assert line("budget 0.25, against the mean of the others", [(budget[s], others[s]) for s in budget]) in first
+    difficulty = [balance_tasks(scores(mini)).weights["difficulty"] for mini in BUDGET.values()]
+    alone = [((1 + own) / 2, full[seed]) for own, seed in zip(difficulty, BUDGET, strict=True)]
+    assert line("budget 0.25, difficulty alone, against full probes of the same seed", alone) in first
     # Both against the others, seed by seed: of the seeds that have both.
     gain = [stats.spearmanr(budget[s], others[s])[0] - stats.spearmanr(full[s], others[s])[0] for s in budget]
     assert f"| `budget 0.25` | {'+' if np.mean(gain) > 0 else '−'}{abs(np.mean(gain)):.3f} [" in text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from equipoise.errors import RecipeError
 from equipoise.recipe import Recipe
-from equipoise.tasks.itinerary import READING, Itinerary, itinerary
+from equipoise.tasks.itinerary import READING, Itinerary, make_itinerary
 from equipoise.tasks.plan import make_plan
 
 SIZES = {"a": 240, "b": 160, "c": 320, "chat": 80}
@@ -30,7 +30,7 @@ def recipe(budget: float | None = 0.25, mini_fraction: float = 0.125, **train: A
 
 
 def made(budget: float = 0.25, **train: Any) -> Itinerary:
-    return itinerary(recipe(budget, **train), SIZES, VALIDATED, TESTED)
+    return make_itinerary(recipe(budget, **train), SIZES, VALIDATED, TESTED)
 
 
 MANY = {task: 50 * size for task, size in SIZES.items()}
@@ -38,12 +38,12 @@ MANY = {task: 50 * size for task, size in SIZES.items()}
 
 def wide() -> Itinerary:
     """With so much data that the budget reads enough for a stretch of each task."""
-    return itinerary(recipe(), MANY, VALIDATED, TESTED)
+    return make_itinerary(recipe(), MANY, VALIDATED, TESTED)
 
 
 def curve() -> Itinerary:
     """With so small a subset that something is left for a stretch of all tasks."""
-    return itinerary(recipe(mini_fraction=0.03), SIZES, VALIDATED, TESTED)
+    return make_itinerary(recipe(mini_fraction=0.03), SIZES, VALIDATED, TESTED)
 
 
 @given(
@@ -61,7 +61,7 @@ def test_what_it_does_costs_no_more_than_the_budget(budget, batch_size, accumula
     final += READING * sum(TESTED.values())
     least = None
     try:
-        found = itinerary(settings, counts, VALIDATED, TESTED)
+        found = make_itinerary(settings, counts, VALIDATED, TESTED)
     except RecipeError as refused:
         least = float(str(refused).split()[-3])
     if least is not None:

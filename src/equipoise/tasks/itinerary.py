@@ -148,7 +148,7 @@ class Itinerary:
         return random.Random(f"{seed}/budget").sample(samples, len(samples))
 
 
-def itinerary(
+def make_itinerary(
     recipe: Recipe, counts: Mapping[str, int], validated: Mapping[str, int], tested: Mapping[str, int]
 ) -> Itinerary:
     """What `balance.cotbal.budget` allows.

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from equipoise.errors import RecipeError
 from equipoise.recipe import Balance, CoTBal, Recipe, Task, TaskWeighting, WeighterName
 from equipoise.tasks.contribution import MINI, full_run
-from equipoise.tasks.itinerary import Itinerary, itinerary
+from equipoise.tasks.itinerary import Itinerary, make_itinerary
 
 Split = Literal["validation", "test"]
 Scoring = Literal["validation", "test", "loss", "budget"]
@@ -154,7 +154,7 @@ def make_plan(
     planner = _Planner(recipe, counts, balanced, tested, STL in compare)
     nodes = planner.probes()
     if settings.budget is not None:
-        nodes = [planner.budget(itinerary(recipe, counts, {task: validated[task] for task in balanced}, tested))]
+        nodes = [planner.budget(make_itinerary(recipe, counts, {task: validated[task] for task in balanced}, tested))]
     if settings.difficulty == "precise":
         nodes += planner.pairs_alone()
     nodes.append(planner.final(FINAL, _weighting(settings)))
