@@ -88,6 +88,7 @@ class Claim:
         pairs: of methods, the claim's own first.
         quantity: that is compared.
         higher: whether the claim says that it is higher with the first of a pair.
+        ratio: whether logarithms are tested.
     """
 
     text: str
@@ -96,6 +97,7 @@ class Claim:
     pairs: Sequence[tuple[str, str]]
     quantity: Quantity
     higher: bool
+    ratio: bool = False
 
     def tests(self, results: Results) -> list[tuple[Difference, float | None]]:
         """Paired differences of all pairs on all cells, each with its p by Holm."""
@@ -106,7 +108,7 @@ class Claim:
                 seeds = [seed for seed in by_method.get(own, {}) if seed in by_method.get(other, {})]
                 if seeds:
                     pair = ([by_method[name][seed] for seed in seeds] for name in (own, other))
-                    found.append(difference(*pair))
+                    found.append(difference(*pair, self.ratio))
         return list(zip(found, holm([one.p for one in found]), strict=True))
 
 
@@ -116,46 +118,60 @@ def against(methods: Sequence[str], other: str = BASELINE) -> list[tuple[str, st
 
 
 FASTER = against(("encoder-lr-up", "llm-lr-up"))
-BALANCED = against((*OURS, *PAPERS))
 REGULARISED = [("commit", "commit-clr"), ("commit, paper's form", "commit-clr, paper's form")]
+
+
+def of_methods(experiment: str) -> list[Claim]:
+    """What is said of CLR and of CoMMIT whole."""
+    balanced = against((*OURS, *PAPERS))
+    return [
+        Claim("CLR steadies kappa (Fig. 4)", "std of log kappa", experiment, balanced, SPREAD, False),
+        Claim("CLR brings kappa nearer to 1 (Fig. 4)", "log kappa, from 0", experiment, balanced, BIAS, False),
+        Claim("the regulariser helps", "validation loss", experiment, REGULARISED, VALIDATION, False),
+        Claim("faster convergence (Figs. 5, 6)", "steps to `constant`'s loss", experiment, balanced, speeds, False),
+        Claim("better scores (Table 1)", "test score", experiment, balanced, score, True),
+    ]
+
+
 CLAIMS = (
     Claim("one rate raised steadies kappa (Obs. 5.1)", "std of log kappa", "curves", FASTER, SPREAD, False),
     Claim("and slows convergence (Obs. 5.2)", "final training loss", "curves", FASTER, final_loss, True),
     *(
-        Claim(f"and makes gradients diminish: {name}", "gradient norm / weights'", "curves", FASTER, of_log(key), False)
+        Claim(f"and shrinks gradients: {name}", "gradient norm / weights'", "curves", FASTER, of_log(key), False, True)
         for name, key in (("encoder", "grad_norm_relative/{encoder}"), (LLM, f"grad_norm_relative/{LLM}"))
     ),
-    Claim("CLR steadies kappa (Fig. 4)", "std of log kappa", "table1", BALANCED, SPREAD, False),
-    Claim("CLR brings kappa nearer to 1 (Fig. 4)", "distance of log kappa from 0", "table1", BALANCED, BIAS, False),
     *(
-        Claim(f"the regulariser enlarges {what}: {name}", what, "curves", REGULARISED[:1], of_log(key), True)
+        Claim(f"the regulariser enlarges {what}: {name}", what, "curves", REGULARISED[:1], of_log(key), True, True)
         for what, prefix in (("gradients", "grad_norm/"), ("updates", "theory/update_norm/"), ("drifts", "drift/"))
         for name, key in (("encoder", prefix + "{encoder}"), (LLM, prefix + LLM))
     ),
-    Claim("the regulariser helps", "validation loss", "table1", REGULARISED, VALIDATION, False),
-    Claim("faster convergence (Figs. 5, 6)", "share of steps to `constant`'s loss", "table1", BALANCED, speeds, False),
-    Claim("better scores (Table 1)", "test score", "table1", BALANCED, score, True),
+    *of_methods("table1"),
+    *of_methods("curves"),
 )
 
 
 def verdict(claim: Claim, tests: Sequence[tuple[Difference, float | None]]) -> tuple[int, int, str]:
     """Significant tests its way, those the other way, and what follows."""
-    sides = [(one.mean > 0) == claim.higher for one, p in tests if p is not None and p < SIGNIFICANT]
+    same = 1 if claim.ratio else 0
+    sides = [(one.mean > same) == claim.higher for one, p in tests if p is not None and p < SIGNIFICANT]
     its, other = sum(sides), len(sides) - sum(sides)
     return its, other, "refuted" if other else "confirmed" if its else "open"
 
 
 def claims_table(results: Results) -> str:
     """Every claim of which there are runs, in Markdown."""
-    titles = ["claim", "measured", "differences", "tests", "significant for it", "against it", "verdict"]
+    titles = "claim|measured|rates|differences|tests|significant for it|against it|verdict".split("|")
     lines = [row(titles), row(["---"] * len(titles))]
     for claim in CLAIMS:
         tests = claim.tests(results)
         if tests:
             means = sorted(one.mean for one, _ in tests)
             its, other, says = verdict(claim, tests)
-            spans = f"{signed(means[0])} to {signed(means[-1])}"
-            lines.append(row([claim.text, claim.measured, spans, str(len(tests)), str(its), str(other), says]))
+            show = (lambda value: f"×{shown(value)}") if claim.ratio else signed
+            span = f"{show(means[0])} to {show(means[-1])}"
+            counts = map(str, (len(tests), its, other))
+            rates = "own" if EXPERIMENTS[claim.experiment].rates == "own" else f"`{BASELINE}`'s"
+            lines.append(row([claim.text, claim.measured, rates, span, *counts, says]))
     lines += [row(one) for one in (growing(results),) if one]
     return "\n".join(["**Claims**", "", *lines]) if len(lines) > 2 else ""
 
@@ -172,5 +188,5 @@ def growing(results: Results) -> list[str]:
         return []
     span = f"{shown(min(shares))} to {shown(max(shares))}"
     whole = sum(share == 1 for share in shares)
-    return ["lambda > 1 throughout (Th. A.3)", "share of steps", span, str(len(shares)), str(whole),
+    return ["lambda > 1 throughout (Th. A.3)", "share of steps", "own", span, str(len(shares)), str(whole),
             str(len(shares) - whole), "confirmed" if whole == len(shares) else "refuted"]  # fmt: skip

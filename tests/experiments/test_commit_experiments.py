@@ -162,7 +162,7 @@ def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: 
     turned = claims.Claim(claim.text, "", "table1", claim.pairs, claim.quantity, higher=True)
     assert claims.verdict(turned, tests) == (1, 0, "confirmed")
     assert claims.verdict(claim, tests[1:]) == (0, 0, "open")
-    assert "| the regulariser helps | validation loss | +0.00" in claims.claims_table(results.Results(tmp_path))
+    assert "| the regulariser helps | validation loss | own | +0.00" in claims.claims_table(results.Results(tmp_path))
 
 
 def test_claims_read_the_log_after_its_first_quarter_and_lambda_at_every_step(
@@ -177,4 +177,4 @@ def test_claims_read_the_log_after_its_first_quarter_and_lambda_at_every_step(
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = claims.of_log("drift/{encoder}")(results.Results(tmp_path), "table1", "vqa")
     assert found == {"commit": {0: pytest.approx(math.sqrt(2))}}
-    assert claims.growing(results.Results(tmp_path))[2:] == ["0.500 to 0.500", "1", "0", "1", "refuted"]
+    assert claims.growing(results.Results(tmp_path))[3:] == ["0.500 to 0.500", "1", "0", "1", "refuted"]
