@@ -29,17 +29,15 @@ class Row:
     Attributes:
         title: of the axis.
         key: of `metrics.jsonl`; `{encoder}` stands for the module that is not the LLM.
-        logarithmic: whether it is averaged and drawn so.
         smooth: steps that are averaged.
     """
 
     title: str
     key: str
-    logarithmic: bool = True
     smooth: int = SMOOTH
 
 
-LOSS = Row("training loss", "loss", logarithmic=False)
+LOSS = Row("training loss", "loss")
 KAPPA = Row("kappa", "kappa")
 THEORY = (
     Row("H of the encoder", "theory/H/{encoder}"),
@@ -80,14 +78,15 @@ def grid(
 ) -> go.Figure:
     """Rows of quantities by columns of cells, or one quantity's cells `wide` in a row.
 
-    A line is the mean over seeds (geometric where the axis is logarithmic), its band from the smallest to the largest.
+    A line is the geometric mean over seeds and over the last steps, its band from the smallest seed to the largest.
     """
+    wide = min(wide, len(cells))
     count = len(rows) if len(rows) > 1 else math.ceil(len(cells) / wide)
     columns = len(cells) if len(rows) > 1 else wide
     figure = make_subplots(
         rows=count, cols=columns, subplot_titles=list(cells), horizontal_spacing=0.07, vertical_spacing=0.09
     )
-    order = list(EXPERIMENTS[experiment].methods)
+    order = list(methods or EXPERIMENTS[experiment].methods)
     named: set[str] = set()
     for r, quantity in enumerate(rows):
         for c, cell in enumerate(cells):
@@ -95,7 +94,7 @@ def grid(
             for method, found in curves(results, experiment, cell, quantity, methods).items():
                 _draw(figure, place, method, found, quantity, colour(order.index(method)), method not in named)
                 named.add(method)
-            figure.update_yaxes(**AXIS, type="log" if quantity.logarithmic else "linear", **place)
+            figure.update_yaxes(**AXIS, type="log", **place)
             figure.update_xaxes(**AXIS, **place)
             if place["col"] == 1:
                 figure.update_yaxes(title_text=quantity.title, **place)
@@ -115,15 +114,10 @@ def _draw(
     named: bool,
 ) -> None:
     length = min(map(len, found))
-    values_SN = np.array([one[:length] for one in found], dtype=float)
-    if row.logarithmic:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values_SN = np.log(np.where(values_SN > 0, values_SN, np.nan))
-    values_SN = np.array([smoothed(one, row.smooth) for one in values_SN])
-    if row.logarithmic:
-        mean_N, values_SN = np.exp(values_SN.mean(axis=0)), np.exp(values_SN)
-    else:
-        mean_N = values_SN.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logs_SN = np.log([np.where(np.array(one[:length]) > 0, one[:length], np.nan) for one in found])
+    logs_SN = np.array([smoothed(one.tolist(), row.smooth) for one in logs_SN])
+    mean_N, values_SN = np.exp(logs_SN.mean(axis=0)), np.exp(logs_SN)
     steps = list(range(1, length + 1))
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
     if len(found) > 1:
@@ -141,8 +135,10 @@ def draw(results: Results, folder: Path) -> None:
     there = {name: [cell for cell in one.cells if results.runs(name, cell)] for name, one in EXPERIMENTS.items()}
     if cells := there["table1"]:
         main = [name for name in EXPERIMENTS["table1"].methods if "paper" not in name]
-        photograph(grid(results, "table1", cells, [LOSS], main, 3), folder / "experiments-loss.png", 1100, 620, 2)
-        photograph(grid(results, "table1", cells, [KAPPA], main, 3), folder / "experiments-kappa.png", 1100, 620, 2)
+        tall = 60 + 280 * math.ceil(len(cells) / 3)
+        for name, row in (("loss", LOSS), ("kappa", KAPPA)):
+            figure = grid(results, "table1", cells, [row], main, 3)
+            photograph(figure, folder / f"experiments-{name}.png", 1100, tall, 2)
     if cells := there["curves"]:
         faster = [name for name in EXPERIMENTS["curves"].methods if "commit" not in name]
         figure = grid(results, "curves", cells, THEORY, faster, 2)
