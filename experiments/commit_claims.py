@@ -137,7 +137,7 @@ CLAIMS = (
     Claim("one rate raised steadies kappa (Obs. 5.1)", "std of log kappa", "curves", FASTER, SPREAD, False),
     Claim("and slows convergence (Obs. 5.2)", "final training loss", "curves", FASTER, final_loss, True),
     *(
-        Claim(f"and shrinks gradients: {name}", "gradient norm / weights'", "curves", FASTER, of_log(key), False, True)
+        Claim(f"and shrinks gradients: {name}", "‖G‖ / ‖θ‖", "curves", FASTER, of_log(key), False, True)
         for name, key in (("encoder", "grad_norm_relative/{encoder}"), (LLM, f"grad_norm_relative/{LLM}"))
     ),
     *(
@@ -168,7 +168,7 @@ def claims_table(results: Results) -> str:
             means = sorted(one.mean for one, _ in tests)
             its, other, says = verdict(claim, tests)
             show = (lambda value: f"×{shown(value)}") if claim.ratio else signed
-            span = f"{show(means[0])} to {show(means[-1])}"
+            span = " to ".join(dict.fromkeys((show(means[0]), show(means[-1]))))
             counts = map(str, (len(tests), its, other))
             rates = "own" if EXPERIMENTS[claim.experiment].rates == "own" else f"`{BASELINE}`'s"
             lines.append(row([claim.text, claim.measured, rates, span, *counts, says]))

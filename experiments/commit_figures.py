@@ -43,8 +43,8 @@ THEORY = (
     Row("H of the encoder", "theory/H/{encoder}"),
     Row("H of the LLM", f"theory/H/{LLM}"),
     KAPPA,
-    Row("gradient norm / weights', encoder", "grad_norm_relative/{encoder}"),
-    Row("gradient norm / weights', LLM", f"grad_norm_relative/{LLM}"),
+    Row("‖G‖ / ‖θ‖, encoder", "grad_norm_relative/{encoder}"),
+    Row("‖G‖ / ‖θ‖, LLM", f"grad_norm_relative/{LLM}"),
     LOSS,
 )
 
@@ -84,7 +84,7 @@ def grid(
     count = len(rows) if len(rows) > 1 else math.ceil(len(cells) / wide)
     columns = len(cells) if len(rows) > 1 else wide
     figure = make_subplots(
-        rows=count, cols=columns, subplot_titles=list(cells), horizontal_spacing=0.07, vertical_spacing=0.09
+        rows=count, cols=columns, subplot_titles=list(cells), horizontal_spacing=0.07, vertical_spacing=0.25 / count
     )
     order = list(methods or EXPERIMENTS[experiment].methods)
     named: set[str] = set()
