@@ -15,8 +15,6 @@ resumed like any other.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +42,7 @@ from equipoise.tasks.gradients import Products
 from equipoise.tasks.itinerary import Itinerary
 from equipoise.tasks.learning_curve import full_scores
 from equipoise.training.run import RunTrainer, train
-from equipoise.training.run_directory import write_json
+from equipoise.training.run_directory import replacing, write_json
 from equipoise.training.task_weighting import TaskCollator
 
 WARM, READ, SECONDS, PRODUCTS = "warm.pt", "read", "seconds", "gradients.json"
@@ -122,7 +120,8 @@ class StretchTrainer(RunTrainer):
         """A stretch has ended; the warm start where the name is empty."""
         file = self._run.path / WARM
         if not stretch:
-            _save(file, self._learnt())
+            with replacing(file) as opened:
+                torch.save(self._learnt(), opened)
             return
         began = time.monotonic()
         write_json(self._run.path / READ / f"{stretch}.json", self._read())
@@ -250,17 +249,3 @@ class _Ends(TrainerCallback):
         stretch = self.trainer.itinerary.ends.get(state.global_step)
         if stretch is not None:
             self.trainer.end_stretch(stretch)
-
-
-def _save(file: Path, value: Any) -> None:
-    """Write tensors, whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            torch.save(value, opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -26,8 +26,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from equipoise.errors import RecipeError, RunError
 from equipoise.recipe import Recipe
@@ -35,13 +36,14 @@ from equipoise.recipe_reading import load_recipe
 from equipoise.training.checkpoints import STATE, flaw_of
 
 
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text, or parts of one, whole or not at all: a temporary file beside it, synced, then renamed over it."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes a path's place once all is written and synced; if anything fails, what is there stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -49,6 +51,12 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text, or parts of one, whole or not at all."""
+    with replacing(path) as file:
+        file.writelines(part.encode() for part in ([text] if isinstance(text, str) else text))
 
 
 def write_json(path: Path, value: Any) -> None:
