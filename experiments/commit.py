@@ -87,6 +87,7 @@ def compare(
 ) -> None:
     """Have `equipoise compare` make what is missing of a comparison."""
     command = [sys.executable, "-m", "equipoise", "compare", str(cell.file), "train.threads=1"]
+    command += [f"train.feature_folder={out.parents[1].resolve() / 'features'}"]
     if not experiment.scored:
         command += [f"tasks.{task}.{key}=null" for task in cell.tasks for key in ("metric", "test")]
     command += ["--out", str(out), "--slots", str(slots), "--seeds", ",".join(map(str, seeds))]

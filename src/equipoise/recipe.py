@@ -207,7 +207,7 @@ class Train(_Section):
         supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing.
         feature_cache: megabytes of main memory in which a run keeps what frozen towers say of images and clips; 0 for
             none; when null, 256 on a CPU and none elsewhere.
-        feature_folder: a folder where it is kept for other runs too, without bound.
+        feature_folder: a folder where it is kept for other runs too, without bound; it is no other run for it.
         fused_lora: LoRA layers compute their term in one function; on a CPU with dropout masks of other random numbers.
         onednn: float32 linear layers multiply by oneDNN on a CPU, on processors where that is faster.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
@@ -276,6 +276,14 @@ class Recipe(_Section):
                     f"{task.name}.test_of: found {task.test_of!r}; tasks that are trained on: {', '.join(trained)}"
                 )
         return tasks
+
+    @property
+    def decisive(self) -> Recipe:
+        """What decides how a run turns out: not where it keeps features of frozen towers (on a GPU, which encodes them
+        batch by batch where it keeps none, a folder changes rounding)."""
+        if self.train.feature_cache == 0:  # and with a folder there is a cache
+            return self
+        return self.model_copy(update={"train": self.train.model_copy(update={"feature_folder": None})})
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults written out."""

@@ -143,7 +143,11 @@ def test_a_setting_that_decides_nothing_runs_nothing_again(recipe_file, copy):
     before = ends(copy)
     recipes = {
         name: recipe.model_copy(
-            update={"train": recipe.train.model_copy(update={"arguments": {"push_to_hub": True}, "seed": 9})}
+            update={
+                "train": recipe.train.model_copy(
+                    update={"arguments": {"push_to_hub": True}, "seed": 9, "feature_folder": copy.path / "features"}
+                )
+            }
         )
         for name, recipe in tiny.recipes(recipe_file).items()
     }

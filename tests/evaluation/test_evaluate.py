@@ -12,6 +12,8 @@ from rich.console import Console
 
 from equipoise.evaluation.evaluate import evaluate
 from equipoise.models.embedded import smol_vlm
+from equipoise.models.feature_store import FeatureCache
+from equipoise.training import fast_paths
 from equipoise.training.run_directory import RunDirectory
 from evaluation._runs import finished_run, rows
 
@@ -21,9 +23,9 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-def run_of(folder: Path, *tasks: dict[str, Any]) -> RunDirectory:
+def run_of(folder: Path, *tasks: dict[str, Any], **sections: Any) -> RunDirectory:
     """A run whose tuned model is the embedded one."""
-    run = finished_run(folder, "embedded:smol-vlm", *tasks)
+    run = finished_run(folder, "embedded:smol-vlm", *tasks, **sections)
     run.model.symlink_to(smol_vlm())
     return run
 
@@ -55,3 +57,32 @@ def test_without_controls_and_on_the_validation_part(tmp_path):
     assert scores["split"] == "validation"
     assert scores["tasks"]["caption"].keys() == {"metric", "value", "samples"}
     assert scores["tasks"]["caption"]["samples"] == 2
+
+
+def test_fast_answers_are_the_plain_ones_and_each_image_is_encoded_once(tmp_path, monkeypatch):
+    caches: list[FeatureCache] = []
+
+    def remember(*args: Any) -> FeatureCache:
+        caches.append(FeatureCache(*args))
+        return caches[-1]
+
+    monkeypatch.setattr(fast_paths, "FeatureCache", remember)
+    features = tmp_path / "features"
+    ways = {
+        "plain": {"feature_cache": 0, "onednn": False},
+        "fast": {"feature_folder": str(features)},
+        "again": {"feature_folder": str(features)},
+    }
+    runs = {name: run_of(tmp_path / name, CAPTIONS, train=settings) for name, settings in ways.items()}
+    scores = {name: evaluate(run, console()) for name, run in runs.items()}
+    predictions = {name: (run.predictions / "caption.jsonl").read_text() for name, run in runs.items()}
+    assert predictions["plain"] == predictions["fast"] == predictions["again"]
+    assert scores["plain"]["tasks"] == scores["fast"]["tasks"] == scores["again"]["tasks"]
+    assert scores["fast"]["validation_loss"] == pytest.approx(scores["plain"]["validation_loss"], rel=1e-4)
+    assert scores["again"] == scores["fast"]
+    seen = {image for row in rows(runs["fast"].predictions / "caption.jsonl") for image in row["images"]}
+    validated = 2
+    first, second = caches
+    assert first.misses == len(seen) + validated == len(list(features.rglob("*.safetensors")))
+    assert first.hits == len(seen)  # those of shuffled inputs
+    assert len(seen) > second.misses  # of how outputs are put together a process knows what it has seen

@@ -49,6 +49,22 @@ def test_another_recipes_folder_is_refused(make_recipe: MakeRecipe, finished: Ru
     assert contents(finished.path) == before
 
 
+@pytest.mark.parametrize("cache", [None, 0])
+def test_where_features_are_kept_is_no_other_recipe_but_whether_they_are_is(
+    make_recipe: MakeRecipe, tmp_path: Path, cache: int | None
+) -> None:
+    run, features = tmp_path / "run", tmp_path / "features"
+    train(make_recipe({"schedule": "constant"}, feature_cache=cache, **SHORT), run, silent())
+    before = contents(run)
+    elsewhere = make_recipe({"schedule": "constant"}, feature_cache=cache, feature_folder=str(features), **SHORT)
+    if cache == 0:
+        with pytest.raises(RunError, match="another recipe"):
+            train(elsewhere, run, silent(), resume=True)
+    else:
+        train(elsewhere, run, silent(), resume=True)
+    assert contents(run) == before
+
+
 def test_the_same_recipe_again_needs_resume(make_recipe: MakeRecipe, finished: RunDirectory) -> None:
     before = contents(finished.path)
     with pytest.raises(RunError, match="already holds a run; --resume"):

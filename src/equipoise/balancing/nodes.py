@@ -85,7 +85,7 @@ def node_folder(root: Path, name: str, recipe: Recipe, data: Data, itinerary: It
         task.name: {part: state for part, (_, state) in data[task.name].items() if getattr(task, part) is not None}
         for task in recipe.tasks
     }
-    decisive = [recipe.to_yaml(), parts, _files(model) if model.is_dir() else None]
+    decisive = [recipe.decisive.to_yaml(), parts, _files(model) if model.is_dir() else None]
     if itinerary is not None:
         decisive.append(asdict(itinerary))
     return root / f"{name}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]}"

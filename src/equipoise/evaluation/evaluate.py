@@ -12,8 +12,8 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from equipoise.models import loading
 from equipoise.recipe import Recipe, Task
 from equipoise.stopping import check
 from equipoise.texts import printable
+from equipoise.training.fast_paths import answering_paths
 from equipoise.training.processes import agreed, join
 from equipoise.training.run_directory import RunDirectory, write_atomically, write_json
 
@@ -121,7 +122,7 @@ def _evaluate(
         _sweep(run)
 
     total = len(validation) + sum(len(asked.samples) + len(asked.shuffled or ()) for asked in questions)
-    with _bar(console, hidden=not state.is_main_process) as bar:
+    with job.paths, _bar(console, hidden=not state.is_main_process) as bar:
         shown = bar.add_task(printable(f"evaluating {run.path.name}"), total=total // state.num_processes)
 
         def advance(count: int) -> None:
@@ -159,7 +160,11 @@ class _Questions:
 
 @dataclass
 class _Job:
-    """One evaluation, and what its tasks share."""
+    """One evaluation, and what its tasks share.
+
+    Attributes:
+        paths: that the model takes while it is in use, once it is loaded.
+    """
 
     run: RunDirectory
     recipe: Recipe
@@ -167,6 +172,7 @@ class _Job:
     engine_name: EngineName
     batch_size: int
     state: PartialState
+    paths: ExitStack = field(default_factory=ExitStack)
 
     @property
     def unfinished(self) -> Path:
@@ -181,7 +187,9 @@ class _Job:
     @cached_property
     def model(self) -> Any:
         """The tuned model, loaded when it is first needed."""
-        return loading.load_tuned(self.recipe.model, self.run.model).to(self.state.device)
+        model = loading.load_tuned(self.recipe.model, self.run.model).to(self.state.device).requires_grad_(False)
+        self.paths.enter_context(answering_paths(self.recipe.train, self.state.device).on(model))
+        return model
 
     @cached_property
     def engine(self) -> Engine:
@@ -223,6 +231,7 @@ class _Job:
             samples, self.batch_size, unfinished, self.state, advance,
         )  # fmt: skip
         if self.engine_name == "vllm":  # which loads the model itself, and wants the device's memory
+            self.paths.close()
             self.__dict__.pop("model", None)
             gc.collect()
             torch.cuda.empty_cache()

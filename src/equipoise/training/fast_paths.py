@@ -1,4 +1,4 @@
-"""What stands in for parts of a model while a Trainer trains it, and when nothing may (docs/speed.md)."""
+"""What stands in for parts of a model while it is trained or answers, and when nothing may (docs/speed.md)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 from equipoise.models.feature_cache import caching
 from equipoise.models.feature_store import FeatureCache
+from equipoise.recipe import Train
 from equipoise.training.fused_lora import fused_lora
 from equipoise.training.onednn_linear import onednn_linears
 from equipoise.training.parallel import is_plain
@@ -22,7 +24,7 @@ CPU_MEGABYTES = 256
 
 @dataclass
 class FastPaths:
-    """The ways a Trainer's model computes while it trains.
+    """The ways a model computes while it is trained or answers.
 
     Attributes:
         cache: of what frozen towers say; None for none.
@@ -59,7 +61,16 @@ def fast_paths(
     """
     if not is_plain(trainer):  # divided weights are gathered in every forward, by all processes alike
         return FastPaths()
-    if feature_cache is None:
-        feature_cache = CPU_MEGABYTES if trainer.args.device.type == "cpu" else 0
-    caches = feature_cache > 0 or feature_folder is not None
-    return FastPaths(FeatureCache(feature_cache, feature_folder) if caches else None, fused_lora, onednn)
+    return FastPaths(_cache(feature_cache, feature_folder, trainer.args.device), fused_lora, onednn)
+
+
+def answering_paths(settings: Train, device: torch.device) -> FastPaths:
+    """Those of a tuned model that a recipe's run left: what makes a step of training faster but has nothing to do with
+    gradients makes its answers faster too."""
+    return FastPaths(_cache(settings.feature_cache, settings.feature_folder, device), onednn=settings.onednn)
+
+
+def _cache(megabytes: int | None, folder: Path | None, device: torch.device) -> FeatureCache | None:
+    if megabytes is None:
+        megabytes = CPU_MEGABYTES if device.type == "cpu" else 0
+    return FeatureCache(megabytes, folder) if megabytes > 0 or folder is not None else None

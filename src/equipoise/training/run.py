@@ -371,7 +371,7 @@ def _check_folder(run: RunDirectory, recipe: Recipe, resume: bool, processes: in
     if run.recipe_file.is_file():
         if not resume:
             raise RunError(f"{run.path} already holds a run; --resume goes on with it, --out names another folder")
-        if run.recipe() != recipe:
+        if run.recipe().decisive != recipe.decisive:
             raise RunError(f"{run.path} holds a run of another recipe; see its recipe.yaml, or name another folder")
         if not run.done and any(run.checkpoints.glob("checkpoint-*")):
             began = json.loads((run.path / "environment.json").read_text(encoding="utf-8")).get("processes", 1)
