@@ -55,10 +55,11 @@ def methods(weights: Weights) -> Mapping[str, Settings]:
     }
 
 
-def run(out: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
+def run(out: Path, full: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
     """Have `equipoise compare` make what is missing, seed by seed."""
     for count in range(1, len(seeds) + 1):
         command = [sys.executable, "-m", "equipoise", "compare", str(RECIPE), "train.threads=1", "--out", str(out)]
+        command += [f"train.feature_folder={full.resolve() / 'features'}"]
         command += ["--slots", str(slots), "--seeds", ",".join(map(str, seeds[:count]))]
         for name, settings in methods(weights).items():
             command += ["--method", f"{name}: {' '.join(settings)}"]
@@ -113,7 +114,7 @@ def main() -> None:
     making.add_argument("--slots", type=int, default=1)
     given = parser.parse_args()
     if given.command == "run":
-        run(given.out, Weights(given.budget, given.full, load_recipe(RECIPE)), given.seeds, given.slots)
+        run(given.out, given.full, Weights(given.budget, given.full, load_recipe(RECIPE)), given.seeds, given.slots)
     else:
         print(summary(given.out))
 

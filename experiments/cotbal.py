@@ -35,6 +35,7 @@ def run(out: Path, seeds: Sequence[int], compare: str | None, ablations: bool, s
     """Have `equipoise balance` make what is missing, seed by seed."""
     for seed in seeds:
         command = [sys.executable, "-m", "equipoise", "balance", str(RECIPE), f"train.seed={seed}", "train.threads=1"]
+        command += [f"train.feature_folder={out.resolve() / 'features'}"]
         command += ["--on-degenerate", "zero", "--out", str(out / str(seed)), "--slots", str(slots)]
         command += ["--compare", compare] if compare else []
         command += ["--ablations"] if ablations else []

@@ -33,6 +33,7 @@ from equipoise.data.sample import Sample
 from equipoise.data.tasks import PARTS, read_task
 from equipoise.models import loading
 from equipoise.recipe import Recipe, Task
+from equipoise.training.fast_paths import answering_paths
 from equipoise.training.run_directory import RunDirectory, write_json
 from experiments.representation_features import features
 from experiments.representation_measures import Split, cka, debiased_cka, probe
@@ -131,10 +132,11 @@ def computed(
         model = loading.load(recipe.model) if source.run is None else loading.load_tuned(recipe.model, source.run.model)
         collator = loading.load_collator(recipe, loading.load_processor(recipe.model), bounded=False)
         tensors = {}
-        for part, of_part in samples.items():
-            said = _Counting(f"{source.name}, {part}", len(of_part))
-            for place, value in features(model, collator, of_part, batch_size, said).items():
-                tensors[f"{part}/{place}"] = value.contiguous()
+        with answering_paths(recipe.train, model.device).on(model.requires_grad_(False)):
+            for part, of_part in samples.items():
+                said = _Counting(f"{source.name}, {part}", len(of_part))
+                for place, value in features(model, collator, of_part, batch_size, said).items():
+                    tensors[f"{part}/{place}"] = value.contiguous()
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(".unfinished")
         save_file(tensors, unfinished, {"digest": digest, "order": json.dumps(list(tensors))})
