@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from scipy.stats import spearmanr
+
 from equipoise.comparing.measured import Measured
 from equipoise.comparing.statistics import Difference, difference, holm
 from equipoise.comparing.verdict import SIGNIFICANT, shown, signed
@@ -24,6 +26,8 @@ Quantity = Callable[[Results, str, str], Mapping[str, Values]]
 """Of (results, experiment, cell): by method, by seed."""
 OURS = ("commit-clr", "commit")
 PAPERS = ("commit-clr, paper's form", "commit, paper's form")
+#: A correlation, and what it is held against.
+TOGETHER, UNRELATED = "correlation", "none"
 
 
 # ---------------------------------------------------------------------- quantities
@@ -67,6 +71,26 @@ def final_loss(results: Results, experiment: str, cell: str) -> Mapping[str, Val
 def score(results: Results, experiment: str, cell: str) -> Mapping[str, Values]:
     """The test score."""
     return of_run(score_on(cell))(results, experiment, cell)
+
+
+def goes_with(cause: Quantity, effect: Quantity) -> Quantity:
+    """By seed, the rank correlation over methods of two quantities, beside 0 for "unrelated".
+
+    Methods that lack one of them are left out; a correlation of fewer than three, or with what does not vary, is none.
+    """
+
+    def read(results: Results, experiment: str, cell: str) -> Mapping[str, Values]:
+        causes, effects = cause(results, experiment, cell), effect(results, experiment, cell)
+        found: Values = {}
+        for seed in sorted({seed for by_seed in causes.values() for seed in by_seed}):
+            pairs = [(causes[m][seed], effects[m][seed]) for m in causes if seed in causes[m] and seed in effects[m]]
+            if len(pairs) > 2:
+                correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+                if math.isfinite(correlation):
+                    found[seed] = correlation
+        return {TOGETHER: found, UNRELATED: dict.fromkeys(found, 0.0)}
+
+    return read
 
 
 SPREAD = of_run(lambda run: run.std_log_kappa)
@@ -130,6 +154,20 @@ def of_methods(experiment: str) -> list[Claim]:
         Claim("the regulariser helps", "validation loss", experiment, REGULARISED, VALIDATION, False),
         Claim("faster convergence (Figs. 5, 6)", "steps to `constant`'s loss", experiment, balanced, speeds, False),
         Claim("better scores (Table 1)", "test score", experiment, balanced, score, True),
+        *(
+            Claim(
+                f"a kappa nearer to 1 goes with a {what}",
+                "rank correlation",
+                experiment,
+                [(TOGETHER, UNRELATED)],
+                both,
+                higher,
+            )
+            for what, both, higher in (
+                ("lower loss", goes_with(BIAS, VALIDATION), True),
+                ("higher score", goes_with(BIAS, score), False),
+            )
+        ),
     ]
 
 

@@ -165,6 +165,22 @@ def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: 
     assert "| the regulariser helps | validation loss | own | +0.00" in claims.claims_table(results.Results(tmp_path))
 
 
+def test_whether_a_kappa_nearer_to_1_goes_with_a_lower_loss(
+    experiments: ModuleType, results: ModuleType, tmp_path: Path
+) -> None:
+    claims = sys.modules["experiments.commit_claims"]
+    kappas = {"constant": 8.0, "commit-clr": 0.5, "commit": 1.0, "servo": 3.0, "feature-cd": None}  # this measures none
+    losses = ({"constant": 4.0, "commit-clr": 2.0, "commit": 1.0, "servo": 3.0, "feature-cd": 9.0},
+              {"constant": 4.0, "commit-clr": 1.0, "commit": 2.0, "servo": 3.0, "feature-cd": 0.0})  # fmt: skip
+    runs = [_run(m, seed, of[m], kappa=kappa) for seed, of in enumerate(losses) for m, kappa in kappas.items()]
+    _write(tmp_path / "table1" / "vqa", [*runs, _run("constant", 2, 1.0, kappa=2.0), _run("commit", 2, 2.0, kappa=1.0)])
+    [claim] = [one for one in claims.of_methods("table1") if one.text.endswith("goes with a lower loss")]
+    [(found, p)] = claim.tests(results.Results(tmp_path))
+    assert found.mean == pytest.approx((1.0 + 0.8) / 2)  # the third seed has two methods
+    assert p == pytest.approx(stats.ttest_1samp([1.0, 0.8], 0).pvalue)
+    assert claims.verdict(claim, [(found, p)]) == (0, 0, "open")
+
+
 def test_claims_read_the_log_after_its_first_quarter_and_lambda_at_every_step(
     experiments: ModuleType, results: ModuleType, tmp_path: Path
 ) -> None:
