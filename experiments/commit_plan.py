@@ -82,7 +82,7 @@ MAIN = {
         Cell("category", "vision", "exact_match"),
         Cell("pitch", "audio", "exact_match"),
         Cell("caption", "vision", "cider"),
-        Cell("group", "audio", "exact_match"),
+        Cell("hearing", "audio", "exact_match", ("language", "pitch")),
     )
 }
 #: Other encoders, other ways to join them to the LLM, three modules. A new Q-Former learns at the audio stack's rates.
