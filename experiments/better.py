@@ -21,7 +21,7 @@ import numpy as np
 from equipoise.recipe_reading import load_recipe
 from experiments.cheap_cotbal import Weights
 from experiments.commit_plan import Settings, modules
-from experiments.commit_results import measured_in, values
+from experiments.commit_results import Read, measured_in, values
 from experiments.cotbal import RECIPE, numbers
 from experiments.tables import Table
 from experiments.tables import Values as BySeed
@@ -71,10 +71,7 @@ def summary(out: Path) -> str:
     runs = measured_in(out)
     metrics = {task.name: task.metric for task in load_recipe(RECIPE).tasks if task.metric is not None}
     scores = {
-        task: {
-            method: values(found, lambda run, task=task, metric=metric: run.scores.get(task, {}).get(metric))
-            for method, found in runs.items()
-        }
+        task: {method: values(found, score_in(task, metric)) for method, found in runs.items()}
         for task, metric in metrics.items()
     }
     losses = {method: values(found, lambda run: run.validation_loss) for method, found in runs.items()}
@@ -83,6 +80,11 @@ def summary(out: Path) -> str:
         Table("All tasks (loss: lower is better)", {"mean score": mean_scores(scores), "validation loss": losses}),
     )
     return "\n\n".join(table.markdown() for table in tables)
+
+
+def score_in(task: str, metric: str) -> Read:
+    """A run's score on a task; None where it has none."""
+    return lambda run: run.scores.get(task, {}).get(metric)
 
 
 def mean_scores(scores: Mapping[str, Mapping[str, BySeed]]) -> dict[str, BySeed]:

@@ -131,8 +131,8 @@ class Claim:
             for own, other in self.pairs:
                 seeds = [seed for seed in by_method.get(own, {}) if seed in by_method.get(other, {})]
                 if seeds:
-                    pair = ([by_method[name][seed] for seed in seeds] for name in (own, other))
-                    found.append(difference(*pair, self.ratio))
+                    ours, theirs = ([by_method[name][seed] for seed in seeds] for name in (own, other))
+                    found.append(difference(ours, theirs, self.ratio))
         return list(zip(found, holm([one.p for one in found]), strict=True))
 
 

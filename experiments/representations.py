@@ -186,12 +186,12 @@ def measure(found: Mapping[str, Features], labels: Mapping[str, Sequence[str]]) 
     """
     names = list(found)
     places = [place for place in found[names[0]]["train"] if all(place in of["train"] for of in found.values())]
-    probes = {
-        name: {
-            place: probe(*(Split(of[part][place], labels[part]) for part in PARTS)) for place in places
-        }
-        for name, of in found.items()
-    }  # fmt: skip
+
+    def probed(of: Features, place: str) -> dict[str, float]:
+        train, validation, test = (Split(of[part][place], labels[part]) for part in PARTS)
+        return probe(train, validation, test)
+
+    probes = {name: {place: probed(of, place) for place in places} for name, of in found.items()}
     compared = {}
     for place in places:
         values = {name: of["validation"][place] for name, of in found.items()}
