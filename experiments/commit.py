@@ -2,23 +2,26 @@
 
     python -m experiments.commit run OUT tune                        # learning rates first, with a seed of their own
     python -m experiments.commit run OUT table1 --seeds 0,1,2,3,4    # schedules on six tasks
-    python -m experiments.commit run OUT table2 curves ablations     # and the others of `commit_plan`
+    python -m experiments.commit run OUT one-rate table2 ablations   # and the others of `commit_plan`
     python -m experiments.commit controls OUT                        # what a score is worth: majority, shuffled inputs
     python -m experiments.commit summary OUT                         # all tables, of what is finished, in Markdown
     python -m experiments.commit figures OUT docs                    # and the figures (needs Chromium)
 
-Every run is made by `equipoise compare`, one folder a cell: OUT/EXPERIMENT/CELL. What is finished is not run again, so
-the same command goes on where it was stopped. Seeds are gone through one by one, all cells with each: whenever it is
-stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several at once, one thread each;
-`--cheap` leaves the paper's forms for another time.
+Every run is made by `equipoise compare`, one folder a cell: OUT/EXPERIMENT/CELL. What is finished is not run again, in
+this experiment or another, so the same command goes on where it was stopped. Seeds are gone through one by one, all
+cells with each: whenever it is stopped, what there is is balanced. `--cells` names some of them; `--slots` runs several
+at once, one thread each; `--cheap` leaves the paper's forms for another time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -62,6 +65,7 @@ def run(
         wanted = [seed for seed in experiment.seeds if seeds is None or seed in seeds]
         for count in range(1, len(wanted) + 1):
             for cell in chosen:
+                bring_over(out, name, cell, methods[cell.name])
                 compare(experiment, cell, out / name / cell.name, methods[cell.name], wanted[:count], slots)
 
 
@@ -80,6 +84,24 @@ def rated(out: Path, experiment: Experiment, cell: Cell) -> Mapping[str, Setting
         sys.exit(f"{', '.join(missing)}: no tuned learning rate on {cell.stack}; run {out} tune comes first")
     rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in methods}
     return {name: at(settings, rates[name]) for name, settings in methods.items()}
+
+
+def bring_over(out: Path, name: str, cell: Cell, methods: Mapping[str, Settings]) -> None:
+    """Link the finished runs that other experiments have of the same methods on a cell, so that they are not remade."""
+    nodes = out / name / cell.name / "nodes"
+    for other, experiment in EXPERIMENTS.items():
+        made = out / other / cell.name / "nodes"
+        if other == name or not made.is_dir() or experiment.scored != EXPERIMENTS[name].scored:
+            continue
+        theirs = rated(out, experiment, cell)
+        alike = [method for method, settings in methods.items() if theirs.get(method) == settings]
+        for node in (node for method in alike for node in made.glob(f"{method}@*-*")):
+            if (node / "scores-test.json").is_file() and not (nodes / node.name).exists():
+                nodes.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=nodes.parent) as scratch:
+                    linked = Path(scratch) / node.name
+                    shutil.copytree(node, linked, copy_function=os.link, ignore=shutil.ignore_patterns(".locks"))
+                    linked.rename(nodes / node.name)
 
 
 def compare(

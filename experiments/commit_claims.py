@@ -184,7 +184,7 @@ CLAIMS = (
         for name, key in (("encoder", prefix + "{encoder}"), (LLM, prefix + LLM))
     ),
     *of_methods("table1"),
-    *of_methods("curves"),
+    *of_methods("one-rate"),
 )
 
 

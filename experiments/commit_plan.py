@@ -164,6 +164,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         scored=False,
     ),
     "table1": Experiment(tuple(MAIN), METHODS, rates="own"),
+    "one-rate": Experiment(tuple(MAIN), SHORT, rates="constant"),
     "table2": Experiment([name for name, cell in MAIN.items() if cell.stack == "vision"], CONSTANT_RATES),
     "backbones": Experiment(tuple(BACKBONES), SHORT, seeds=SEEDS[:3], rates="constant"),
     "curves": Experiment(("vqa", "language"), ONE_SIDE_FASTER, seeds=SEEDS[:3], rates="constant"),

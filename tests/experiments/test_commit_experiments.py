@@ -103,6 +103,28 @@ def test_tuned_rates_go_into_the_methods(experiments: ModuleType, plan: ModuleTy
     assert {load_recipe(vqa.file, settings).train.learning_rate for settings in given.values()} == {best["constant"]}
 
 
+def test_finished_runs_of_the_same_method_are_brought_over(
+    experiments: ModuleType, plan: ModuleType, tmp_path: Path
+) -> None:
+    best = dict.fromkeys(plan.TUNED, plan.RATES[2]) | {"commit": plan.RATES[1]}
+    runs = [
+        _run(f"{name} at {rate:g}", 100, 0.1 if rate == best[name] else 1.0) for name in best for rate in plan.RATES
+    ]
+    _write(tmp_path / "tune" / "vqa", runs)
+    nodes = tmp_path / "table1" / "vqa" / "nodes"
+    for name, done in {"constant@0-aa": True, "constant@1-bb": False, "commit@0-cc": True, "servo@0-dd": True}.items():
+        (nodes / name / ".locks").mkdir(parents=True)
+        (nodes / name / ".locks" / "command").touch()
+        (nodes / name / ("scores-test.json" if done else "metrics.jsonl")).write_text("{}")
+    vqa, one_rate = plan.CELLS["vqa"], plan.EXPERIMENTS["one-rate"]
+    for _ in range(2):
+        experiments.bring_over(tmp_path, "one-rate", vqa, experiments.rated(tmp_path, one_rate, vqa))
+    brought = tmp_path / "one-rate" / "vqa"
+    found = [str(path.relative_to(brought)) for path in sorted(brought.rglob("*"))]
+    # Not what is not finished, nor what has another rate, nor what no method of it is.
+    assert found == ["nodes", "nodes/constant@0-aa", "nodes/constant@0-aa/scores-test.json"]
+
+
 def test_steps_to_a_loss(results: ModuleType) -> None:
     losses = [float(40 - step) for step in range(40)]
     assert results.steps_to(fmean_of(losses[12:20]), losses) == 20 / 40
