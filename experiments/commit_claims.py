@@ -83,11 +83,10 @@ def goes_with(cause: Quantity, effect: Quantity) -> Quantity:
         causes, effects = cause(results, experiment, cell), effect(results, experiment, cell)
         found: Values = {}
         for seed in sorted({seed for by_seed in causes.values() for seed in by_seed}):
-            pairs = [(causes[m][seed], effects[m][seed]) for m in causes if seed in causes[m] and seed in effects[m]]
-            if len(pairs) > 2:
-                correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-                if math.isfinite(correlation):
-                    found[seed] = correlation
+            both = [method for method in causes if seed in causes[method] and seed in effects[method]]
+            columns = [[by_method[method][seed] for method in both] for by_method in (causes, effects)]
+            if len(both) > 2 and all(len(set(column)) > 1 for column in columns):
+                found[seed] = float(spearmanr(*columns).statistic)
         return {TOGETHER: found, UNRELATED: dict.fromkeys(found, 0.0)}
 
     return read

@@ -50,7 +50,7 @@ THEORY = (
 
 
 def curves(results: Results, experiment: str, cell: str, row: Row, methods: Sequence[str] | None) -> Curves:
-    """One quantity of one comparison."""
+    """One quantity of one comparison, of the methods that have it."""
     key = row.key.format(encoder=ENCODER[CELLS[cell].stack])
     found: dict[str, list[list[float]]] = {}
     for method, runs in results.runs(experiment, cell).items():
@@ -58,7 +58,7 @@ def curves(results: Results, experiment: str, cell: str, row: Row, methods: Sequ
             for run in runs.values():
                 lines = results.log(experiment, cell, run)
                 found.setdefault(method, []).append([line.get(key, math.nan) for line in lines])
-    return found
+    return {method: found[method] for method in found if np.isfinite(np.concatenate(found[method])).any()}
 
 
 def smoothed(values: Sequence[float], steps: int) -> list[float]:
