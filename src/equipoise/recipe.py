@@ -207,7 +207,7 @@ class Train(_Section):
         supervised_logits: the LM head runs on supervised positions alone while training, where that changes nothing.
         feature_cache: megabytes of main memory in which a run keeps what frozen towers say of images and clips; 0 for
             none; when null, 256 on a CPU and none elsewhere.
-        feature_folder: a folder where it is kept for other runs too, without bound; it is no other run for it.
+        feature_folder: a folder where it is kept for other runs too, without bound; which one decides nothing.
         fused_lora: LoRA layers compute their term in one function; on a CPU with dropout masks of other random numbers.
         onednn: float32 linear layers multiply by oneDNN on a CPU, on processors where that is faster.
         eval_steps: validation loss each so many steps; null: only when `equipoise evaluate` runs.
