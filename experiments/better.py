@@ -1,11 +1,11 @@
 """Better than both papers' methods? Cheap weights and a servo on the embedded mixture (docs/experiments.md).
 
     python -m experiments.better run OUT FULL BUDGET --seeds 5,6,7,8,9      # final runs of all methods
-    python -m experiments.better summary OUT                                # of what is finished, in Markdown
+    python -m experiments.better summary                                    # of what is recorded, in Markdown
 
 FULL holds the full probes (`experiments.cotbal run`), BUDGET those for a quarter of a final run
-(`experiments.cheap_cotbal run`). Weights found with their seeds are judged on others, by `equipoise compare`; what is
-finished is not run again.
+(`experiments.cheap_cotbal run`). Weights found with their seeds are judged on others, by `equipoise compare`; what the
+runs measured is recorded in experiments/records/better.jsonl. What is finished is not run again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import numpy as np
 from equipoise.recipe_reading import load_recipe
 from experiments.cheap_cotbal import Weights
 from experiments.commit_plan import Settings, modules
-from experiments.commit_results import Read, measured_in, values
+from experiments.commit_results import Read, measured, values
 from experiments.cotbal import RECIPE, numbers
+from experiments.records import RECORDS, record, recorded
 from experiments.tables import Table
 from experiments.tables import Values as BySeed
 
 BUDGET = 0.25
+RUNS = RECORDS / "better.jsonl"
 SERVO = modules("schedule=commit-clr", "controller=servo", "measure=true", "theory=false")
 COMMIT = modules("schedule=commit", "measure=true", "theory=false")
 
@@ -64,11 +66,12 @@ def run(out: Path, full: Path, weights: Weights, seeds: Sequence[int], slots: in
         for name, settings in methods(weights).items():
             command += ["--method", f"{name}: {' '.join(settings)}"]
         subprocess.run(command, check=True)
+        record(out, RUNS)
 
 
-def summary(out: Path) -> str:
+def summary(file: Path) -> str:
     """Test scores by task, their mean change against equal weights, the validation loss; as Markdown."""
-    runs = measured_in(out)
+    runs = measured(recorded(file))
     metrics = {task.name: task.metric for task in load_recipe(RECIPE).tasks if task.metric is not None}
     scores = {
         task: {method: values(found, score_in(task, metric)) for method, found in runs.items()}
@@ -107,18 +110,18 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    making, showing = commands.add_parser("run"), commands.add_parser("summary")
-    for command in (making, showing):
-        command.add_argument("out", type=Path)
+    making = commands.add_parser("run")
+    making.add_argument("out", type=Path)
     making.add_argument("full", type=Path)
     making.add_argument("budget", type=Path)
     making.add_argument("--seeds", type=numbers, default=[5, 6, 7, 8, 9])
     making.add_argument("--slots", type=int, default=1)
+    commands.add_parser("summary")
     given = parser.parse_args()
     if given.command == "run":
         run(given.out, given.full, Weights(given.budget, given.full, load_recipe(RECIPE)), given.seeds, given.slots)
     else:
-        print(summary(given.out))
+        print(summary(RUNS))
 
 
 if __name__ == "__main__":

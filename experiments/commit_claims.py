@@ -19,7 +19,7 @@ from equipoise.comparing.statistics import Difference, difference, holm
 from equipoise.comparing.verdict import SIGNIFICANT, shown, signed
 from equipoise.modules.partition import LLM
 from experiments.commit_plan import BASELINE, CELLS, ENCODER, EXPERIMENTS
-from experiments.commit_results import SMOOTH, Results, score_on, speeds, values
+from experiments.commit_results import SMOOTH, Results, losses_of, score_on, speeds, values
 from experiments.tables import Values, row
 
 Quantity = Callable[[Results, str, str], Mapping[str, Values]]
@@ -60,11 +60,8 @@ def of_log(key: str) -> Quantity:
 def final_loss(results: Results, experiment: str, cell: str) -> Mapping[str, Values]:
     """The training loss, mean of the last steps."""
     return {
-        method: {
-            seed: fmean(line["loss"] for line in results.log(experiment, cell, run)[-SMOOTH:])
-            for seed, run in runs.items()
-        }
-        for method, runs in results.runs(experiment, cell).items()
+        method: {seed: fmean(losses_of(run)[-SMOOTH:]) for seed, run in runs.items() if run.log}
+        for method, runs in results.recorded(experiment, cell).items()
     }
 
 
@@ -141,16 +138,15 @@ def against(methods: Sequence[str], other: str = BASELINE) -> list[tuple[str, st
 
 
 FASTER = against(("encoder-lr-up", "llm-lr-up"))
-REGULARISED = [("commit", "commit-clr"), ("commit, paper's form", "commit-clr, paper's form")]
 
 
-def of_methods(experiment: str) -> list[Claim]:
+def of_methods(experiment: str, clr: str = OURS[0], commit: str = OURS[1]) -> list[Claim]:
     """What is said of CLR and of CoMMIT whole."""
-    balanced = against((*OURS, *PAPERS))
+    balanced, regularised = against((clr, commit)), [(commit, clr)]
     return [
         Claim("CLR steadies kappa (Fig. 4)", "std of log kappa", experiment, balanced, SPREAD, False),
         Claim("CLR brings kappa nearer to 1 (Fig. 4)", "log kappa, from 0", experiment, balanced, BIAS, False),
-        Claim("the regulariser helps", "validation loss", experiment, REGULARISED, VALIDATION, False),
+        Claim("the regulariser helps", "validation loss", experiment, regularised, VALIDATION, False),
         Claim("faster convergence (Figs. 5, 6)", "steps to `constant`'s loss", experiment, balanced, speeds, False),
         Claim("better scores (Table 1)", "test score", experiment, balanced, score, True),
         *(
@@ -178,13 +174,17 @@ CLAIMS = (
         for name, key in (("encoder", "grad_norm_relative/{encoder}"), (LLM, f"grad_norm_relative/{LLM}"))
     ),
     *(
-        Claim(f"the regulariser enlarges {what}: {name}", what, "curves", REGULARISED[:1], of_log(key), True, True)
+        Claim(f"the regulariser enlarges {what}: {name}", what, "curves", [(OURS[1], OURS[0])], of_log(key), True, True)
         for what, prefix in (("gradients", "grad_norm/"), ("updates", "theory/update_norm/"), ("drifts", "drift/"))
         for name, key in (("encoder", prefix + "{encoder}"), (LLM, prefix + LLM))
     ),
     *of_methods("table1"),
     *of_methods("one-rate"),
+    *of_methods("paper-form", *PAPERS),
+    *of_methods("backbones"),
 )
+#: Whose runs are asked whether lambda is above 1, and the methods.
+GROWING = {"table1": OURS, "paper-form": PAPERS, "backbones": OURS}
 
 
 def verdict(claim: Claim, tests: Sequence[tuple[Difference, float | None]]) -> tuple[int, int, str]:
@@ -195,10 +195,9 @@ def verdict(claim: Claim, tests: Sequence[tuple[Difference, float | None]]) -> t
     return its, other, "refuted" if other else "confirmed" if its else "open"
 
 
-def claims_table(results: Results) -> str:
-    """Every claim of which there are runs, in Markdown."""
-    titles = ["claim", "measured", "rates", "differences", "tests", "significant for it", "against it", "verdict"]
-    lines = [row(titles), row(["---"] * len(titles))]
+def claims_rows(results: Results) -> list[str]:
+    """Every claim of which there are runs, as rows of Markdown."""
+    rows = []
     for claim in CLAIMS:
         tests = claim.tests(results)
         if tests:
@@ -207,23 +206,22 @@ def claims_table(results: Results) -> str:
             show = (lambda value: f"×{shown(value)}") if claim.ratio else signed
             span = " to ".join(dict.fromkeys((show(means[0]), show(means[-1]))))
             counts = map(str, (len(tests), its, other))
-            rates = "own" if EXPERIMENTS[claim.experiment].rates == "own" else f"`{BASELINE}`'s"
-            lines.append(row([claim.text, claim.measured, rates, span, *counts, says]))
-    lines += [row(one) for one in (growing(results),) if one]
-    return "\n".join(["**Claims**", "", *lines]) if len(lines) > 2 else ""
+            rows.append(row([claim.text, claim.measured, claim.experiment, span, *counts, says]))
+    return [*rows, *(row(one) for experiment in GROWING if (one := growing(results, experiment)))]
 
 
-def growing(results: Results) -> list[str]:
+def growing(results: Results, experiment: str) -> list[str]:
     """lambda > 1 throughout (Theorem A.3): one step where it is not refutes it."""
     shares = []
-    for cell in EXPERIMENTS["table1"].cells:
-        for method, runs in results.runs("table1", cell).items():
-            for run in runs.values() if method in (*OURS, *PAPERS) else ():
-                found = [line["theory/lambda"] for line in results.log("table1", cell, run) if "theory/lambda" in line]
-                shares += [fmean(one > 1 for one in found)] if found else []
+    for cell in EXPERIMENTS[experiment].cells:
+        runs = results.runs(experiment, cell)
+        for run in (run for method in GROWING[experiment] for run in runs.get(method, {}).values()):
+            found = [line["theory/lambda"] for line in results.log(experiment, cell, run) if "theory/lambda" in line]
+            shares += [fmean(one > 1 for one in found)] if found else []
     if not shares:
         return []
     span = f"{shown(min(shares))} to {shown(max(shares))}"
     whole = sum(share == 1 for share in shares)
-    return ["lambda > 1 throughout (Th. A.3)", "share of steps", "own", span, str(len(shares)), str(whole),
-            str(len(shares) - whole), "confirmed" if whole == len(shares) else "refuted"]  # fmt: skip
+    counts = map(str, (len(shares), whole, len(shares) - whole))
+    verdict = "confirmed" if whole == len(shares) else "refuted"
+    return ["lambda > 1 throughout (Th. A.3)", "share of steps", experiment, span, *counts, verdict]

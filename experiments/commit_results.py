@@ -1,6 +1,6 @@
 """What the runs of `experiments.commit` measured: tables with intervals and verdicts, as Markdown.
 
-Nothing here trains; it reads the `comparison.json` of each cell, and the logs of its runs.
+Nothing here trains; it reads what is recorded of the runs.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from equipoise.comparing.measured import Measured
 from equipoise.comparing.verdict import shown
-from equipoise.training.run_directory import RunDirectory
-from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, RATES, TUNED, TUNED_AS, TUNED_ON
+from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, METHODS, RATES, TUNED_AS, TUNED_ON
+from experiments.records import Recorded, Runs, recorded
 from experiments.tables import Table, Values, row
 
 Read = Callable[[Measured], float | None]
@@ -23,45 +22,58 @@ Read = Callable[[Measured], float | None]
 SMOOTH = 8
 
 
-@dataclass(frozen=True)
 class Results:
-    """What is finished of all experiments.
+    """What is recorded of all experiments.
 
     Attributes:
-        out: their folder.
+        folder: of the records: EXPERIMENT/CELL.jsonl.
     """
 
-    out: Path
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._read: dict[tuple[str, str], Runs] = {}
+
+    def recorded(self, experiment: str, cell: str) -> Runs:
+        """Of one comparison, with the logs."""
+        key = experiment, cell
+        if key not in self._read:
+            self._read[key] = recorded(self.folder / experiment / f"{cell}.jsonl")
+        return self._read[key]
 
     def runs(self, experiment: str, cell: str) -> dict[str, dict[int, Measured]]:
-        """Of one comparison, by method, by seed; its run directories' names stand in each."""
-        return measured_in(self.out / experiment / cell)
+        """Of one comparison, by method, by seed."""
+        return measured(self.recorded(experiment, cell))
 
     def log(self, experiment: str, cell: str, run: Measured) -> list[dict[str, float]]:
         """A run's lines, one a step."""
-        return RunDirectory(self.out / experiment / cell / "nodes" / run.nodes[0]).metrics()
+        return self.recorded(experiment, cell)[run.method][run.seed].lines
 
     def controls(self, cell: str) -> Mapping[str, Mapping[str, float]]:
         """By task of a cell, `value`, `majority` and `shuffled_inputs`, where they have been measured."""
-        file = self.out / "controls" / f"{cell}.json"
+        file = self.folder / "controls" / f"{cell}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
-
-def measured_in(folder: Path) -> dict[str, dict[int, Measured]]:
-    """The finished runs of a comparison, by method, by seed."""
-    found: dict[str, dict[int, Measured]] = {}
-    file = folder / "comparison.json"
-    for plain in json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else ():
-        found.setdefault(plain["method"], {})[plain["seed"]] = Measured(**{**plain, "nodes": tuple(plain["nodes"])})
-    return found
+    def best_rates(self, cell: str) -> dict[str, float]:
+        """By method, the rate that was tuned on a cell."""
+        return best_rates(self.runs("tune", cell))
 
 
-def best_rates(folder: Path) -> dict[str, float]:
+def measured(runs: Runs) -> dict[str, dict[int, Measured]]:
+    """Without the logs."""
+    return {method: {seed: run.measured for seed, run in by_seed.items()} for method, by_seed in runs.items()}
+
+
+def best_rates(tuning: Mapping[str, Mapping[int, Measured]]) -> dict[str, float]:
     """By method, the rate with the smallest validation loss; left out are methods that have not been tried at each."""
-    losses = {method: fmean(loss_of(run) for run in runs.values()) for method, runs in measured_in(folder).items()}
-    tried = {name: [(losses.get(f"{name} at {rate:g}", math.nan), rate) for rate in RATES] for name in TUNED}
+    losses = {method: fmean(loss_of(run) for run in runs.values()) for method, runs in tuning.items()}
+    tried = {name: [(losses.get(f"{name} at {rate:g}", math.nan), rate) for rate in RATES] for name in METHODS}
     best = {name: min(pairs)[1] for name, pairs in tried.items() if not any(math.isnan(loss) for loss, _ in pairs)}
     return best | {name: best[other] for name, other in TUNED_AS.items() if other in best}
+
+
+def losses_of(run: Recorded) -> list[float]:
+    """The training losses of a run whose log is recorded, one a step; infinite where one is not finite."""
+    return [line.get("loss", math.inf) for line in run.lines]
 
 
 def loss_of(run: Measured) -> float:
@@ -96,10 +108,9 @@ def steps_to(target: float, losses: Sequence[float]) -> float:
 
 def speeds(results: Results, experiment: str, cell: str) -> dict[str, Values]:
     """By method, by seed: the share of the steps until the smoothed training loss is where constant's ends."""
-    runs = results.runs(experiment, cell)
     curves = {
-        method: {seed: [line["loss"] for line in results.log(experiment, cell, run)] for seed, run in found.items()}
-        for method, found in runs.items()
+        method: {seed: losses_of(run) for seed, run in found.items() if run.log}
+        for method, found in results.recorded(experiment, cell).items()
     }
     ends = {seed: fmean(losses[-SMOOTH:]) for seed, losses in curves.get(BASELINE, {}).items()}
     return {
@@ -148,11 +159,10 @@ def values(runs: Mapping[int, Measured], read: Read) -> Values:
 
 def tuned_table(results: Results, cell: str) -> str:
     """The validation loss of each method at each rate; the chosen one in bold."""
-    runs = measured_in(results.out / "tune" / cell)
-    chosen = best_rates(results.out / "tune" / cell)
+    runs, chosen = results.runs("tune", cell), results.best_rates(cell)
     lines = [f"**Tuning on {cell}: validation loss**", ""]
     lines += [row(["method", *(f"{rate:g}" for rate in RATES)]), row(["---"] * (len(RATES) + 1))]
-    for name in TUNED:
+    for name in METHODS:
         texts = []
         for rate in RATES:
             found = runs.get(f"{name} at {rate:g}", {})
@@ -180,21 +190,18 @@ def rates_table(results: Results) -> Table | None:
     for cell in EXPERIMENTS["table2"].cells:
         rest = {name: values(runs, score_on(cell)) for name, runs in results.runs("table2", cell).items()}
         if rest:
-            own = values(results.runs("table1", cell).get("commit", {}), score_on(cell))
-            found[cell] = {"commit": own, **rest}
-    return Table("Table 2: test scores of `commit` at its tuned rate, and of constant rates", found) if found else None
+            own = results.runs("table1", cell) or results.runs("paper-form", cell)
+            found[cell] = {"commit": values(own.get("commit", {}), score_on(cell)), **rest}
+    return Table("Test scores of `commit` at its tuned rate, and of constant rates", found) if found else None
 
 
-def summary(results: Results) -> str:
-    """Every table, in Markdown."""
-    parts = [tuned_table(results, cell) for cell in TUNED_ON.values() if measured_in(results.out / "tune" / cell)]
-    parts += [text for text in (controls_table(results),) if text]
+def sections(results: Results) -> dict[str, str]:
+    """By experiment (and `controls`), all of its tables of which there are runs, in Markdown."""
+    made = {"tune": "\n\n".join(tuned_table(results, cell) for cell in TUNED_ON.values() if results.runs("tune", cell))}
+    made["controls"] = controls_table(results)
     for experiment in EXPERIMENTS:
-        if experiment == "tune":
-            continue
         if experiment == "table2":
-            parts += [table.markdown() for table in (rates_table(results),) if table is not None]
-            continue
-        made = tables(results, experiment)
-        parts += [f"### {experiment}", *(table.markdown() for table in made)] if made else []
-    return "\n\n".join(parts)
+            made[experiment] = table.markdown() if (table := rates_table(results)) else ""
+        elif experiment != "tune":
+            made[experiment] = "\n\n".join(table.markdown() for table in tables(results, experiment))
+    return {name: text for name, text in made.items() if text}

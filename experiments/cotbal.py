@@ -3,16 +3,18 @@
     python -m experiments.cotbal run OUT --seeds 0,1,2,3,4                            # probes, weights, the final run
     python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl,ew,tla,rlw,dwa,igbv1   # Table 2
     python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl --ablations      # Tables 3 and 4
-    python -m experiments.cotbal summary OUT                                          # of what is finished, in Markdown
+    python -m experiments.cotbal summary                                              # of what is recorded, in Markdown
 
-Every run is made by `equipoise balance`, one folder a seed: OUT/SEED. What is finished is not run again, so the same
-command goes on where it was stopped, and one with more methods makes those alone.
+Every run is made by `equipoise balance`, one folder a seed: OUT/SEED; its weights, scores and costs are recorded in
+experiments/records/cotbal. What is finished is not run again, so the same command goes on where it was stopped, and one
+with more methods makes those alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,10 +26,14 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from equipoise.comparing.verdict import shown
+from experiments.records import RECORDS
 from experiments.tables import Table, Values, row
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "embedded-mixture.yaml"
 BASELINE = "ew"
+RECORDED = RECORDS / "cotbal"
+#: What is recorded of a seed.
+FILES = ("balance.json", "results.json", "costs.json")
 VECTORS = ("one2all", "all2one", "contribution", "difficulty", "cotbal")
 
 
@@ -40,6 +46,9 @@ def run(out: Path, seeds: Sequence[int], compare: str | None, ablations: bool, s
         command += ["--compare", compare] if compare else []
         command += ["--ablations"] if ablations else []
         subprocess.run(command, check=True)
+        (RECORDED / str(seed)).mkdir(parents=True, exist_ok=True)
+        for file in (out / str(seed) / name for name in FILES):
+            shutil.copy(file, RECORDED / str(seed))
 
 
 # ---------------------------------------------------------------------- what came out
@@ -115,12 +124,12 @@ def main() -> None:
     making.add_argument("--compare")
     making.add_argument("--ablations", action="store_true")
     making.add_argument("--slots", type=int, default=1)
-    commands.add_parser("summary").add_argument("out", type=Path)
+    commands.add_parser("summary")
     given = parser.parse_args()
     if given.command == "run":
         run(given.out, given.seeds, given.compare, given.ablations, given.slots)
     else:
-        print(summary(given.out))
+        print(summary(RECORDED))
 
 
 if __name__ == "__main__":

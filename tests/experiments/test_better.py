@@ -46,8 +46,8 @@ def test_scores_of_all_sizes_count_alike(better: ModuleType, tmp_path: Path) -> 
         return Measured(method, seed, (f"{method}@{seed}",), scores, 1.0 + seed)
 
     runs = [run("ew", 5, 3.0, 0.4), run("ew", 6, 1.0, 0.6), run("servo", 5, 4.0, 0.5)]
-    (tmp_path / "comparison.json").write_text(json.dumps({"runs": [asdict(one) for one in runs]}))
-    text = better.summary(tmp_path)
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(asdict(one) | {"log": {}}) + "\n" for one in runs))
+    text = better.summary(tmp_path / "runs.jsonl")
     # caption's mean is 2, vqa's 0.5; tasks that equal weights leave at 0 are left out
     assert "| `servo` | 1.500 | 6.000 |" in text
     assert "| `servo` | +0.350 | 0.000 |" in text

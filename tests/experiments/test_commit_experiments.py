@@ -36,13 +36,20 @@ def results(experiments: ModuleType) -> ModuleType:
     return sys.modules["experiments.commit_results"]
 
 
-def _write(folder: Path, runs: list[Measured], logs: dict[str, list[float]] | None = None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.json").write_text(json.dumps({"runs": [asdict(run) for run in runs]}))
-    for name, losses in (logs or {}).items():
-        (folder / "nodes" / name).mkdir(parents=True)
-        lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses, 1)]
-        (folder / "nodes" / name / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+def _write(file: Path, runs: list[Measured], logs: dict[str, dict[str, list[float | None]]] | None = None) -> None:
+    """A file of records; logs are by a run's folder."""
+    lines = [asdict(run) | {"log": (logs or {}).get(run.nodes[0], {})} for run in runs]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _tuned(records: Path, rates: dict[str, float], all_rates: tuple[float, ...]) -> None:
+    runs = [
+        _run(f"{name} at {rate:g}", 100, 0.1 if rate == best else 1.0)
+        for name, best in rates.items()
+        for rate in all_rates
+    ]
+    _write(records / "tune" / "vqa.jsonl", runs)
 
 
 def _run(method: str, seed: int, loss: float = 1.0, **values: Any) -> Measured:
@@ -65,7 +72,7 @@ def test_all_stacks_see_as_many_samples(plan: ModuleType) -> None:
 
 
 def test_papers_form_is_the_papers(plan: ModuleType) -> None:
-    modules = load_recipe(plan.CELLS["vqa"].file, plan.METHODS["commit, paper's form"]).balance.modules
+    modules = load_recipe(plan.CELLS["vqa"].file, plan.FORMS["commit, paper's form"]).balance.modules
     assert (modules.estimator, modules.average, modules.min_factor, modules.regulariser_cap) == (
         "exact",
         "mean",
@@ -79,38 +86,29 @@ def test_the_best_rate_has_the_smallest_loss_and_is_needed_at_each(
     results: ModuleType, plan: ModuleType, tmp_path: Path
 ) -> None:
     losses = dict(zip(plan.RATES, (2.0, 0.5, 0.25, math.nan), strict=True))
-    runs = [_run(f"commit at {rate:g}", 100, loss) for rate, loss in losses.items() if math.isfinite(loss)]
-    _write(tmp_path, runs)
-    assert results.best_rates(tmp_path) == {}
-    diverged = _run(f"commit at {plan.RATES[-1]:g}", 100)
-    _write(tmp_path, [*runs, Measured(**{**asdict(diverged), "validation_loss": None})])
-    assert results.best_rates(tmp_path) == dict.fromkeys(("commit", "commit, paper's form"), plan.RATES[2])
+    runs = {f"commit at {r:g}": {100: _run(f"commit at {r:g}", 100, loss)} for r, loss in losses.items() if loss > 0}
+    assert results.best_rates(runs) == {}
+    diverged = f"commit at {plan.RATES[-1]:g}"
+    runs[diverged] = {100: Measured(**{**asdict(_run(diverged, 100)), "validation_loss": None})}
+    assert results.best_rates(runs) == dict.fromkeys(("commit", "commit, paper's form"), plan.RATES[2])
 
 
 def test_tuned_rates_go_into_the_methods(experiments: ModuleType, plan: ModuleType, tmp_path: Path) -> None:
-    table, curves, vqa = plan.EXPERIMENTS["table1"], plan.EXPERIMENTS["curves"], plan.CELLS["vqa"]
+    vqa = plan.CELLS["vqa"]
     with pytest.raises(SystemExit, match=r"constant, .*no tuned learning rate on vision"):
-        experiments.rated(tmp_path, table, vqa)
-    best = {name: plan.RATES[number % len(plan.RATES)] for number, name in enumerate(plan.TUNED)}
-    runs = [
-        _run(f"{name} at {rate:g}", 100, 0.1 if rate == best[name] else 1.0) for name in best for rate in plan.RATES
-    ]
-    _write(tmp_path / "tune" / "vqa", runs)
-    given = experiments.rated(tmp_path, table, vqa)
-    rates = {name: load_recipe(vqa.file, settings).train.learning_rate for name, settings in given.items()}
-    assert rates == best | {name: best[other] for name, other in plan.TUNED_AS.items()}
-    given = experiments.rated(tmp_path, curves, vqa)
-    assert {load_recipe(vqa.file, settings).train.learning_rate for settings in given.values()} == {best["constant"]}
+        experiments.rated(tmp_path, plan.EXPERIMENTS["table1"], vqa)
+    best = {name: plan.RATES[number % len(plan.RATES)] for number, name in enumerate(plan.METHODS)}
+    _tuned(tmp_path, best, plan.RATES)
+    for name in ("table1", "paper-form", "curves"):
+        given = experiments.rated(tmp_path, plan.EXPERIMENTS[name], vqa)
+        rates = {method: load_recipe(vqa.file, settings).train.learning_rate for method, settings in given.items()}
+        assert rates == {m: best["constant"] if name == "curves" else best[plan.TUNED_AS.get(m, m)] for m in given}
 
 
 def test_finished_runs_of_the_same_method_are_brought_over(
     experiments: ModuleType, plan: ModuleType, tmp_path: Path
 ) -> None:
-    best = dict.fromkeys(plan.TUNED, plan.RATES[2]) | {"commit": plan.RATES[1]}
-    runs = [
-        _run(f"{name} at {rate:g}", 100, 0.1 if rate == best[name] else 1.0) for name in best for rate in plan.RATES
-    ]
-    _write(tmp_path / "tune" / "vqa", runs)
+    _tuned(tmp_path, dict.fromkeys(plan.METHODS, plan.RATES[2]) | {"commit": plan.RATES[1]}, plan.RATES)
     nodes = tmp_path / "table1" / "vqa" / "nodes"
     for name, done in {"constant@0-aa": True, "constant@1-bb": False, "commit@0-cc": True, "servo@0-dd": True}.items():
         (nodes / name / ".locks").mkdir(parents=True)
@@ -118,7 +116,7 @@ def test_finished_runs_of_the_same_method_are_brought_over(
         (nodes / name / ("scores-test.json" if done else "metrics.jsonl")).write_text("{}")
     vqa, one_rate = plan.CELLS["vqa"], plan.EXPERIMENTS["one-rate"]
     for _ in range(2):
-        experiments.bring_over(tmp_path, "one-rate", vqa, experiments.rated(tmp_path, one_rate, vqa))
+        experiments.bring_over(tmp_path, tmp_path, "one-rate", vqa, experiments.rated(tmp_path, one_rate, vqa))
     brought = tmp_path / "one-rate" / "vqa"
     found = [str(path.relative_to(brought)) for path in sorted(brought.rglob("*"))]
     # Not what is not finished, nor what has another rate, nor what no method of it is.
@@ -159,14 +157,12 @@ def test_what_is_read_of_finished_runs(results: ModuleType, plan: ModuleType, tm
         _run("constant", 0, 0.5, scores={"vqa": {"exact_match": 0.7}}, kappa=2.0, std_log_kappa=1.0),
         _run("commit", 0, 0.4, scores={"vqa": {"exact_match": 0.75}}, kappa=1.0, std_log_kappa=0.5),
     ]
-    _write(tmp_path / "table1" / "vqa", runs, {"constant@0": falls, "commit@0": falls_faster})
+    _write(tmp_path / "table1" / "vqa.jsonl", runs, {"constant@0": {"loss": falls}, "commit@0": {"loss": falls_faster}})
     tables = {table.title: table for table in results.tables(results.Results(tmp_path), "table1")}
     assert len(tables) == 5
     by_title = [table.values["vqa"]["commit"][0] for table in tables.values()]
     assert by_title == [0.75, 0.4, 1.0, 0.5, pytest.approx((8 + 14) / 40 + 0.0, abs=0.06)]
-    text = results.summary(results.Results(tmp_path))
-    assert "### table1" in text
-    assert "### curves" not in text
+    assert list(results.sections(results.Results(tmp_path))) == ["table1"]
 
 
 def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: ModuleType, tmp_path: Path) -> None:
@@ -176,7 +172,10 @@ def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: 
     cells = {"vqa": (worse, True), "language": ({0: 0.1, 1: -0.1, 2: 0.05, 3: -0.04}, False)}
     for cell, (changes, _) in cells.items():
         runs = [_run("commit-clr", seed, 1.0) for seed in changes]
-        _write(tmp_path / "table1" / cell, runs + [_run("commit", seed, 1.0 + by) for seed, by in changes.items()])
+        _write(
+            tmp_path / "table1" / f"{cell}.jsonl",
+            runs + [_run("commit", seed, 1.0 + by) for seed, by in changes.items()],
+        )
     tests = claim.tests(results.Results(tmp_path))
     ps = [stats.ttest_1samp(list(changes.values()), 0).pvalue for changes, _ in cells.values()]
     assert [p for _, p in tests] == pytest.approx([2 * ps[0], ps[1]])
@@ -184,7 +183,9 @@ def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: 
     turned = claims.Claim(claim.text, "", "table1", claim.pairs, claim.quantity, higher=True)
     assert claims.verdict(turned, tests) == (1, 0, "confirmed")
     assert claims.verdict(claim, tests[1:]) == (0, 0, "open")
-    assert "| the regulariser helps | validation loss | own | +0.00" in claims.claims_table(results.Results(tmp_path))
+    [row] = [row for row in claims.claims_rows(results.Results(tmp_path)) if "regulariser helps" in row]
+    assert row.startswith("| the regulariser helps | validation loss | table1 | +0.00")
+    assert row.endswith(" | 2 | 0 | 1 | refuted |")
 
 
 def test_whether_a_kappa_nearer_to_1_goes_with_a_lower_loss(
@@ -195,7 +196,8 @@ def test_whether_a_kappa_nearer_to_1_goes_with_a_lower_loss(
     losses = ({"constant": 4.0, "commit-clr": 2.0, "commit": 1.0, "servo": 3.0, "feature-cd": 9.0},
               {"constant": 4.0, "commit-clr": 1.0, "commit": 2.0, "servo": 3.0, "feature-cd": 0.0})  # fmt: skip
     runs = [_run(m, seed, of[m], kappa=kappa) for seed, of in enumerate(losses) for m, kappa in kappas.items()]
-    _write(tmp_path / "table1" / "vqa", [*runs, _run("constant", 2, 1.0, kappa=2.0), _run("commit", 2, 2.0, kappa=1.0)])
+    more = [_run("constant", 2, 1.0, kappa=2.0), _run("commit", 2, 2.0, kappa=1.0)]
+    _write(tmp_path / "table1" / "vqa.jsonl", [*runs, *more])
     [claim] = [one for one in claims.of_methods("table1") if one.text.endswith("goes with a lower loss")]
     [(found, p)] = claim.tests(results.Results(tmp_path))
     assert found.mean == pytest.approx((1.0 + 0.8) / 2)  # the third seed has two methods
@@ -207,12 +209,32 @@ def test_claims_read_the_log_after_its_first_quarter_and_lambda_at_every_step(
     experiments: ModuleType, results: ModuleType, tmp_path: Path
 ) -> None:
     claims = sys.modules["experiments.commit_claims"]
-    _write(tmp_path / "table1" / "vqa", [_run("commit", 0)])
-    lines = [{"step": s, "loss": 1.0, "drift/projector": 9.0 if s < 3 else 2.0 ** (s % 2)} for s in range(1, 9)]
-    lines[4]["theory/lambda"], lines[5]["theory/lambda"] = 1.5, 0.5
-    folder = tmp_path / "table1" / "vqa" / "nodes" / "commit@0"
-    folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = {"drift/projector": [9.0, 9.0, *(2.0 ** (s % 2) for s in range(3, 9))]}
+    log["theory/lambda"] = [None, None, None, None, 1.5, 0.5, None, None]
+    _write(tmp_path / "table1" / "vqa.jsonl", [_run("commit", 0)], {"commit@0": log})
     found = claims.of_log("drift/{encoder}")(results.Results(tmp_path), "table1", "vqa")
     assert found == {"commit": {0: pytest.approx(math.sqrt(2))}}
-    assert claims.growing(results.Results(tmp_path))[3:] == ["0.500 to 0.500", "1", "0", "1", "refuted"]
+    assert claims.growing(results.Results(tmp_path), "table1")[3:] == ["0.500 to 0.500", "1", "0", "1", "refuted"]
+    assert claims.growing(results.Results(tmp_path), "backbones") == []
+
+
+def test_a_section_that_is_not_recorded_stands_as_it_did(
+    experiments: ModuleType, results: ModuleType, tmp_path: Path
+) -> None:
+    pages = sys.modules["experiments.commit_page"]
+    scored = {"vqa": {"exact_match": 0.7}}
+    _write(tmp_path / "old" / "table1" / "vqa.jsonl", [_run(m, 0, scores=scored) for m in ("constant", "commit")])
+    before = pages.page(results.Results(tmp_path / "old"))
+    assert pages.page(results.Results(tmp_path / "none"), before) == before
+    _write(
+        tmp_path / "new" / "one-rate" / "vqa.jsonl", [_run(m, 0, 0.25) for m in ("constant", "commit-clr", "commit")]
+    )
+    after = pages.page(results.Results(tmp_path / "new"), before)
+    table1 = before.partition("### table1")[2]
+    assert f"### table1{table1}\n### one-rate\n" in after
+    assert "| better scores (Table 1) | test score | table1 | 0.000 | 1 | 0 | 0 | open |" in after
+    assert "| the regulariser helps | validation loss | one-rate | 0.000 | 1 | 0 | 0 | open |" in after
+    # what is recorded again takes the place of what stood there
+    _write(tmp_path / "new" / "table1" / "vqa.jsonl", [_run("constant", 0, 0.125)])
+    assert "0.125" in pages.page(results.Results(tmp_path / "new"), after)
+    assert "0.700" not in pages.page(results.Results(tmp_path / "new"), after)
