@@ -143,3 +143,6 @@ def draw(results: Results, folder: Path) -> None:
         faster = [name for name in EXPERIMENTS["curves"].methods if "commit" not in name]
         figure = grid(results, "curves", cells, THEORY, faster, 2)
         photograph(figure, folder / "experiments-one-side-faster.png", 1000, 1500, 2)
+    if cells := there["backbones"]:
+        figure = grid(results, "backbones", cells, (LOSS, KAPPA), None, len(cells))
+        photograph(figure, folder / "experiments-backbones.png", 1000, 600, 2)

@@ -30,7 +30,7 @@ def _comparison(folder: Path, losses: dict[str, float | None], lines: list[dict[
 
 LINES = [
     {"step": 1, "loss": 3.1234567, "grad_norm/llm": 1.0},
-    {"step": 2, "loss": None, "grad_norm/llm": 2.0, "kappa": 0.5, "theory/lambda": 1.25},
+    {"step": 2, "loss": None, "grad_norm/llm": 2.0, "kappa": 0.5, "kappa/qformer": 8.0, "theory/lambda": 1.25},
 ]
 
 
@@ -41,7 +41,7 @@ def test_a_run_comes_back_as_it_was_measured(records: ModuleType, tmp_path: Path
     assert list(found) == ["commit", "diverged"]
     run = found["commit"][3]
     assert run.measured == Measured("commit", 3, ("commit@3-ab",), {"vqa": {"exact_match": 0.5}}, 0.123456789)
-    assert run.lines == [{"loss": 3.1235}, {"kappa": 0.5, "theory/lambda": 1.25}]
+    assert run.lines == [{"loss": 3.1235}, {"kappa": 0.5, "kappa/qformer": 8.0, "theory/lambda": 1.25}]
     assert found["diverged"][3].measured.validation_loss is None
 
 
@@ -49,7 +49,8 @@ def test_a_log_of_the_theorems_numbers_is_kept_with_its_gradients(records: Modul
     _comparison(tmp_path / "out", {"commit": 1.0}, [{**LINES[1], "theory/H/llm": 4.0, "lr/llm": 0.1}])
     records.record(tmp_path / "out", tmp_path / "kept.jsonl")
     [line] = records.recorded(tmp_path / "kept.jsonl")["commit"][3].lines
-    assert line == {"grad_norm/llm": 2.0, "kappa": 0.5, "theory/lambda": 1.25, "theory/H/llm": 4.0}
+    kappas = {"kappa": 0.5, "kappa/qformer": 8.0}
+    assert line == {"grad_norm/llm": 2.0, **kappas, "theory/lambda": 1.25, "theory/H/llm": 4.0}
 
 
 def test_runs_that_a_folder_lacks_stay_and_those_it_has_are_replaced(records: ModuleType, tmp_path: Path) -> None:
