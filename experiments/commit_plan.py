@@ -121,8 +121,6 @@ ABLATIONS: Mapping[str, Settings] = {
     "mean of ratios": modules("schedule=commit", "average=mean"),
     "servo": modules("schedule=commit", "controller=servo"),
     **{f"regulariser {w:g}": modules("schedule=commit", f"regulariser_weight={w:g}") for w in (0, 10)},
-    "no cap": modules("schedule=commit", "regulariser_cap=null"),
-    "regulariser 10, no cap": modules("schedule=commit", "regulariser_weight=10", "regulariser_cap=null"),
     **{f"estimator {e}": modules("schedule=commit", f"estimator={e}") for e in ("exact", "sampled", "lookback")},
 }
 #: What learns, and by which optimizer: `commit` beside `constant` in each case.

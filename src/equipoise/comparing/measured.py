@@ -15,7 +15,7 @@ class Measured:
         nodes: the names of its folders: one, or one a task for `stl`, which has no training numbers.
         scores: by task, by test set: the task's own metric, or the name of its further test set before it.
         validation_loss: nats a token.
-        kappa: geometric mean after the first quarter of the measurements.
+        kappa: geometric mean after the first quarter of the measurements; of more than two modules, the worst pair's.
         std_log_kappa: standard deviation of the natural logarithm, likewise.
         step_time: of all steps but the first, over the same without the time spent on balancing.
     """
