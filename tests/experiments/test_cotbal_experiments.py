@@ -43,3 +43,25 @@ def test_summary(cotbal: ModuleType, tmp_path: Path) -> None:
 
 def test_nothing_is_finished(cotbal: ModuleType, tmp_path: Path) -> None:
     assert cotbal.summary(tmp_path) == ""
+
+
+def test_what_a_seed_gave_is_recorded(cotbal: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def balance(command: list[str], check: bool) -> None:
+        folder = Path(command[command.index("--out") + 1])
+        _write(folder, [0.5, 1.0, 1.5], {"ew": 0.5}, {"ew": 25.0})
+        (folder / "costs.json").write_text("{}")
+        (folder / "nodes").mkdir()
+        commands.append(command)
+
+    monkeypatch.setattr(cotbal.subprocess, "run", balance)
+    monkeypatch.setattr(cotbal, "RECORDED", tmp_path / "kept")
+    cotbal.run(tmp_path, [3, 4], "stl,ew", ablations=False, slots=1)
+    found = sorted(str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*.*"))
+    assert found == [f"{seed}/{name}" for seed in (3, 4) for name in sorted(cotbal.FILES)]
+    assert [next(word for word in command if "seed" in word) for command in commands] == [
+        "train.seed=3",
+        "train.seed=4",
+    ]
+    assert "| seed 4 | 0.500 | 1.000 | 1.500 |" in cotbal.summary(tmp_path / "kept")
