@@ -321,10 +321,10 @@ def _end_together(error: EquipoiseError) -> None:
 
 
 def _leave_group() -> None:
-    """A process that a launcher started must leave its group: ended inside one, gloo's threads may abort it."""
-    distributed = _group()
-    if distributed is not None:
-        distributed.destroy_process_group()
+    if _group() is not None:
+        from equipoise.training import processes
+
+        processes.leave()
 
 
 def _group() -> Any:

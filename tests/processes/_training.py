@@ -25,6 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import tiny
 from equipoise import BalancedTrainer, Coordination, TaskWeighting, attach
+from equipoise.training.processes import leave
 
 SAMPLES, ACCUMULATION = 8, 2
 #: By place in the step. Of two processes the second one has places 2, 3, 6 and 7, and never sees task `c`.
@@ -153,11 +154,6 @@ def main(cases: str, out: str) -> None:
     torch.set_num_threads(1)
     for settings in json.loads(Path(cases).read_text(encoding="utf-8")):
         run(Case(**settings), Path(out))
-
-
-def leave() -> None:
-    """A gloo process that ends inside its group may abort."""
-    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from equipoise import BalancedTrainer, Coordination
+from equipoise.training.processes import leave
 from training import _bad_batches as bad
 from training._compare import learning
 
@@ -32,8 +33,8 @@ def main(checkpoint: str, data: str, out: str) -> None:
     state = trainer.coordinator.state_dict()
     kept = {name: state[name] for name in ("guard", "window", "kappa_average", "schedule")}
     (Path(out) / f"rank-{rank}.json").write_text(json.dumps(kept), encoding="utf-8")
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
@@ -23,6 +22,7 @@ from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample, exchange
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
+from equipoise.training.processes import leave
 
 LONG = "a square that is red and deep blue and red again and then it is deep blue once more"
 #: Task `c` is in the first four samples alone: absent from most micro-batches, and from one process of two.
@@ -93,4 +93,4 @@ def main(checkpoint: str, out: str, batch_size: str, accumulation: str, weightin
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    PartialState().destroy_process_group()  # a gloo process that ends inside its group may abort
+    leave()

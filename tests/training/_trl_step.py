@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from PIL import Image
 from transformers import AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from equipoise import Coordination, TaskWeighting, attach
+from equipoise.training.processes import leave
 from training import _task_gradients as step
 
 PLAIN = Coordination("constant", measure=False)
@@ -80,4 +80,4 @@ def main(checkpoint: str, out: str, batch: str, accumulation: str, options: str)
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    PartialState().destroy_process_group()  # a gloo process that ends inside its group may abort
+    leave()

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch.utils.data import SequentialSampler
 from transformers import TrainingArguments
 
@@ -18,6 +17,7 @@ from equipoise.data.collate import Collator
 from equipoise.data.readers import jsonl
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
+from equipoise.training.processes import leave
 
 
 class InOrder(BalancedTrainer):
@@ -61,4 +61,4 @@ def main(checkpoint: str, data: str, out: str, batch_size: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    PartialState().destroy_process_group()  # a gloo process that ends inside its group may abort
+    leave()

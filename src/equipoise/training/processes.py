@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,16 @@ def join(cpu: bool, patience: timedelta = PATIENCE) -> PartialState:
     if started() != state.num_processes:
         raise RunError(f"{started()} processes were started, and on {state.device.type} they cannot share the work")
     return state
+
+
+def leave() -> None:
+    """End this process's part in the group and gloo's threads: any that is alive at exit may abort the process.
+
+    torch only lets go of the group, which a Trainer's wrapped model holds until the cycle they are in is collected.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        gc.collect()
 
 
 @contextmanager
