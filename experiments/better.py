@@ -1,10 +1,10 @@
 """Better than both papers' methods? Cheap weights and a servo on the embedded mixture (docs/experiments.md).
 
-    python -m experiments.better run OUT FULL BUDGET --seeds 5,6,7,8,9      # final runs of all methods
-    python -m experiments.better summary                                    # of what is recorded, in Markdown
+    python -m experiments.better run OUT --seeds 5,6,7,8,9      # final runs of all methods
+    python -m experiments.better summary                        # of what is recorded, in Markdown
 
-FULL holds the full probes (`experiments.cotbal run`), BUDGET those for a quarter of a final run
-(`experiments.cheap_cotbal run`). Weights found with their seeds are judged on others, by `equipoise compare`; what the
+Weights are those that are recorded of the full probes (`experiments.cotbal run`) and of those for a quarter of a final
+run (`experiments.cheap_cotbal run`), judged on other seeds than they were found with, by `equipoise compare`; what the
 runs measured is recorded in experiments/records/better.jsonl. What is finished is not run again.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.recipe_reading import load_recipe
+from experiments import cheap_cotbal, cotbal
 from experiments.cheap_cotbal import Weights
 from experiments.commit_plan import Settings, modules
 from experiments.commit_results import Read, measured, values
@@ -57,11 +58,11 @@ def methods(weights: Weights) -> Mapping[str, Settings]:
     }
 
 
-def run(out: Path, full: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
+def run(out: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
     """Have `equipoise compare` make what is missing, seed by seed."""
     for count in range(1, len(seeds) + 1):
         command = [sys.executable, "-m", "equipoise", "compare", str(RECIPE), "train.threads=1", "--out", str(out)]
-        command += [f"train.feature_folder={full.resolve() / 'features'}"]
+        command += [f"train.feature_folder={out.resolve() / 'features'}"]
         command += ["--slots", str(slots), "--seeds", ",".join(map(str, seeds[:count]))]
         for name, settings in methods(weights).items():
             command += ["--method", f"{name}: {' '.join(settings)}"]
@@ -112,14 +113,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("run")
     making.add_argument("out", type=Path)
-    making.add_argument("full", type=Path)
-    making.add_argument("budget", type=Path)
     making.add_argument("--seeds", type=numbers, default=[5, 6, 7, 8, 9])
     making.add_argument("--slots", type=int, default=1)
     commands.add_parser("summary")
     given = parser.parse_args()
     if given.command == "run":
-        run(given.out, given.full, Weights(given.budget, given.full, load_recipe(RECIPE)), given.seeds, given.slots)
+        weights = Weights(cheap_cotbal.RECORDED, cotbal.RECORDED, load_recipe(RECIPE))
+        run(given.out, weights, given.seeds, given.slots)
     else:
         print(summary(RUNS))
 

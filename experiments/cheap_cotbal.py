@@ -1,13 +1,14 @@
 """How near CoTBal's weights for a quarter of a final run come to those of the full probes (docs/experiments.md).
 
-    python -m experiments.cheap_cotbal run OUT --seeds 0,1,2,3,4         # the budget's run for each seed
-    python -m experiments.cheap_cotbal summary OUT FULL                  # agreement with FULL, in Markdown
-    python -m experiments.cheap_cotbal summary OUT FULL --seeds 3,4      # of these seeds' budgets
-    python -m experiments.cheap_cotbal figure OUT FULL docs              # the weights side by side (needs Chromium)
+    python -m experiments.cheap_cotbal run OUT --seeds 0,1,2,3,4    # the budget's run for each seed
+    python -m experiments.cheap_cotbal summary                      # agreement with the full probes, in Markdown
+    python -m experiments.cheap_cotbal summary --seeds 3,4          # of these seeds' budgets
+    python -m experiments.cheap_cotbal figure docs                  # the weights side by side (needs Chromium)
 
 `run` makes of each seed what `equipoise balance RECIPE --budget` makes before the final run, and no final run. What is
-in OUT already is left as it is, so the same command goes on where it was stopped. FULL holds the full probes, a folder
-a seed, as `python -m experiments.cotbal run FULL` makes them; their final runs are needed for the costs alone.
+in OUT already is left as it is, so the same command goes on where it was stopped; what it measured is recorded in
+experiments/records/budget. The full probes are those that `python -m experiments.cotbal run` recorded; their final
+runs are needed for the costs alone.
 
 Agreement is Spearman's rank correlation of the tasks' weights, and the root mean square of their differences (RMSE).
 """
@@ -37,7 +38,9 @@ from equipoise.report.palette import colour
 from equipoise.tasks.contribution import MINI, TaskBalance, balance_tasks
 from equipoise.tasks.plan import BUDGET, FINAL, make_plan
 from equipoise.training.run_directory import write_json
-from experiments.cotbal import RECIPE, VECTORS, found, numbers
+from experiments import cotbal
+from experiments.cotbal import ANSWERS, RECIPE, VECTORS, found, numbers
+from experiments.records import RECORDS
 from experiments.tables import Table, row
 from scripts.figures import photograph
 
@@ -48,15 +51,17 @@ Vectors = dict[int, np.ndarray]
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 #: How often a seed's validation answers are drawn anew.
 DRAWS = 200
+RECORDED = RECORDS / "budget"
 
 # ---------------------------------------------------------------------- runs
 
 
 def run(recipe: Recipe, out: Path, seeds: Sequence[int], budget: float) -> None:
-    """Make the runs that are not there yet, one after the other."""
+    """Make the runs that are not there yet, one after the other, and record them."""
     console = PlainConsole()
-    cotbal = recipe.balance.cotbal.model_copy(update={"budget": budget, "on_degenerate": "zero"})
-    balance = recipe.balance.model_copy(update={"cotbal": cotbal})
+    settings = recipe.balance.cotbal.model_copy(update={"budget": budget, "on_degenerate": "zero"})
+    balance = recipe.balance.model_copy(update={"cotbal": settings})
+    RECORDED.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         train = recipe.train.model_copy(update={"seed": seed})
         changed = recipe.model_copy(update={"balance": balance, "train": train})
@@ -66,7 +71,7 @@ def run(recipe: Recipe, out: Path, seeds: Sequence[int], budget: float) -> None:
         told = node.recipe, folder, node.scored_on, console, PATIENCE
         run_node(f"budget {budget:g}, seed {seed}", *told, itinerary=node.itinerary)
         content = {"seed": seed, "budget": budget, "node": folder.name, "seconds": cost_of(folder, node.scored_on)}
-        write_json(out / f"budget-{budget:g}-{seed}.json", {**content, "runs": estimates_of(folder)})
+        write_json(RECORDED / f"{budget:g}-{seed}.json", {**content, "runs": estimates_of(folder)})
 
 
 # ---------------------------------------------------------------------- what came out
@@ -83,11 +88,11 @@ class Weights:
         costs: by budget, by seed, the seconds of its parts.
     """
 
-    def __init__(self, out: Path, full: Path, recipe: Recipe, seeds: Sequence[int] | None = None):
-        """Read what `run` wrote to `out`, of these seeds (all when None), and all full probes."""
+    def __init__(self, budgets: Path, full: Path, recipe: Recipe, seeds: Sequence[int] | None = None):
+        """Read what was recorded of the budgets, of these seeds (all when None), and of all full probes."""
         probes = found(full, "balance.json")
         if not probes:
-            sys.exit(f"{full}: no SEED/balance.json there; `python -m experiments.cotbal run {full}` makes them")
+            sys.exit(f"{full}: no SEED/balance.json there; `python -m experiments.cotbal run OUT` makes them")
         self.tasks: list[str] = next(iter(probes.values()))["tasks"]
         self.full = {
             name: {
@@ -99,12 +104,13 @@ class Weights:
         self.redrawn: dict[str, Pairs] = {name: [] for name in VECTORS}
         self.budgets: dict[float, dict[str, Vectors]] = {}
         self.costs: dict[float, dict[int, dict[str, float]]] = {}
-        for seed, content in probes.items():
-            folders = {name: full / str(seed) / "nodes" / folder for name, folder in content["nodes"].items()}
-            for balance in redrawn(folders, self.tasks, recipe):
+        for seed, answers in found(full, ANSWERS).items():
+            for balance in redrawn(answers, recipe.balance.cotbal):
                 for name in VECTORS:
-                    self.redrawn[name].append((self.full[name][seed], balance.weights[name]))
-        for file in sorted(out.glob("budget-*.json")):
+                    drawn = dict(zip(balance.tasks, balance.weights[name], strict=True))
+                    pair = self.full[name][seed], np.array([drawn[task] for task in self.tasks])
+                    self.redrawn[name].append(pair)
+        for file in sorted(budgets.glob("*.json")):
             made = json.loads(file.read_text(encoding="utf-8"))
             if seeds is None or made["seed"] in seeds:
                 self._take(made, recipe.balance.cotbal)
@@ -121,29 +127,22 @@ class Weights:
         self.costs.setdefault(made["budget"], {})[made["seed"]] = made["seconds"]
 
 
-def redrawn(folders: Mapping[str, Path], tasks: Sequence[str], recipe: Recipe) -> Iterator[TaskBalance]:
+def redrawn(answers: Mapping[str, Mapping[str, Sequence[float]]], settings: CoTBal) -> Iterator[TaskBalance]:
     """What the full probes of one seed would say with other validation answers: as many, drawn from theirs.
 
     Args:
-        folders: by probe.
+        answers: by probe, by task, the score of each.
     """
-    scores = {
-        run: {task: np.array([json.loads(line)["score"] for line in _lines(folder, task)]) for task in tasks}
-        for run, folder in folders.items()
-    }
-    generator, settings = np.random.default_rng(0), recipe.balance.cotbal
+    scores = {run: {task: np.array(own) for task, own in by_task.items()} for run, by_task in answers.items()}
+    generator = np.random.default_rng(0)
     for _ in range(DRAWS):
         # All probes answer the same questions.
-        rows = {task: generator.integers(len(answers), size=len(answers)) for task, answers in scores[MINI].items()}
+        rows = {task: generator.integers(len(own), size=len(own)) for task, own in scores[MINI].items()}
         drawn = {
-            run: {task: float(answers[rows[task]].mean()) for task, answers in by_task.items()}
+            run: {task: float(own[rows[task]].mean()) for task, own in by_task.items()}
             for run, by_task in scores.items()
         }
         yield balance_tasks(drawn, settings.temperature, settings.alpha, "zero")
-
-
-def _lines(folder: Path, task: str) -> list[str]:
-    return (folder / "predictions" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
@@ -267,11 +266,8 @@ def main() -> None:
     making = commands.add_parser("run", help="make the budget's runs, those that OUT lacks")
     showing = commands.add_parser("summary", help="agreement with the full probes, as Markdown")
     drawing = commands.add_parser("figure", help="the weights, as PNG")
-    for command in (making, showing, drawing):
-        command.add_argument("out", type=Path, help="of `run`")
+    making.add_argument("out", type=Path)
     making.add_argument("--budget", type=float, default=0.25)
-    for command in (showing, drawing):
-        command.add_argument("full", type=Path, help="SEED/balance.json in it")
     drawing.add_argument("folder", type=Path, help="of cheap-cotbal.png")
     for command in (making, showing):
         default = [0, 1, 2, 3, 4] if command is making else None
@@ -283,9 +279,9 @@ def main() -> None:
     if given.command == "run":
         run(recipe, given.out, given.seeds, given.budget)
     elif given.command == "summary":
-        print(summary(Weights(given.out, given.full, recipe, given.seeds), given.full))
+        print(summary(Weights(RECORDED, cotbal.RECORDED, recipe, given.seeds), cotbal.RECORDED))
     else:
-        figure(Weights(given.out, given.full, recipe), given.folder)
+        figure(Weights(RECORDED, cotbal.RECORDED, recipe), given.folder)
 
 
 if __name__ == "__main__":

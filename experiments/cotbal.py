@@ -5,9 +5,9 @@
     python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl --ablations      # Tables 3 and 4
     python -m experiments.cotbal summary                                              # of what is recorded, in Markdown
 
-Every run is made by `equipoise balance`, one folder a seed: OUT/SEED; its weights, scores and costs are recorded in
-experiments/records/cotbal. What is finished is not run again, so the same command goes on where it was stopped, and one
-with more methods makes those alone.
+Every run is made by `equipoise balance`, one folder a seed: OUT/SEED; its weights, scores and costs, and the score of
+each of the probes' answers, are recorded in experiments/records/cotbal. What is finished is not run again, so the same
+command goes on where it was stopped, and one with more methods makes those alone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from equipoise.comparing.verdict import shown
-from experiments.records import RECORDS
+from equipoise.training.run_directory import write_json
+from experiments.records import DIGITS, RECORDS
 from experiments.tables import Table, Values, row
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "embedded-mixture.yaml"
 BASELINE = "ew"
 RECORDED = RECORDS / "cotbal"
-#: What is recorded of a seed.
-FILES = ("balance.json", "results.json", "costs.json")
+#: What is recorded of a seed as `equipoise balance` wrote it, and the probes' scores: by run, by task, by answer.
+FILES, ANSWERS = ("balance.json", "results.json", "costs.json"), "answers.json"
 VECTORS = ("one2all", "all2one", "contribution", "difficulty", "cotbal")
 
 
@@ -46,9 +47,25 @@ def run(out: Path, seeds: Sequence[int], compare: str | None, ablations: bool, s
         command += ["--compare", compare] if compare else []
         command += ["--ablations"] if ablations else []
         subprocess.run(command, check=True)
-        (RECORDED / str(seed)).mkdir(parents=True, exist_ok=True)
-        for file in (out / str(seed) / name for name in FILES):
-            shutil.copy(file, RECORDED / str(seed))
+        keep(out / str(seed), RECORDED / str(seed))
+
+
+def keep(made: Path, kept: Path) -> None:
+    """Record what `equipoise balance` wrote of a seed."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copy(made / name, kept)
+    balance = json.loads((made / "balance.json").read_text(encoding="utf-8"))
+    answers = {
+        run: {task: _scores(made / "nodes" / node / "predictions" / f"{task}.jsonl") for task in balance["tasks"]}
+        for run, node in balance["nodes"].items()
+    }
+    write_json(kept / ANSWERS, answers)
+
+
+def _scores(predictions: Path) -> list[float]:
+    lines = predictions.read_text(encoding="utf-8").splitlines()
+    return [float(f"{json.loads(line)['score']:.{DIGITS}g}") for line in lines]
 
 
 # ---------------------------------------------------------------------- what came out

@@ -37,29 +37,27 @@ def write(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def answers(node: Path, by_task: Mapping[str, float], shifts: list[float]) -> None:
-    """A probe's answers, by how much each is better than their mean."""
-    for task, mean in by_task.items():
-        lines = "".join(json.dumps({"id": "0", "score": mean + shift}) + "\n" for shift in shifts)
-        (node / "predictions").mkdir(parents=True, exist_ok=True)
-        (node / "predictions" / f"{task}.jsonl").write_text(lines, encoding="utf-8")
+def answers(mini: tuple[float, ...], shifts: list[float]) -> dict[str, dict[str, list[float]]]:
+    """All probes' answers, by how much each is better than their mean."""
+    return {
+        run: {task: [mean + shift for shift in shifts] for task, mean in by_task.items()}
+        for run, by_task in scores(mini).items()
+    }
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     for seed, mini in FULL.items():
         # The budget's tasks come in another order than these.
-        weights, nodes = balance_tasks(scores(mini)).as_dict()["weights"], {run: f"{run}-1" for run in scores(mini)}
-        content = {"tasks": sorted(TASKS), "weights": weights, "nodes": nodes}
+        content = {"tasks": sorted(TASKS), "weights": balance_tasks(scores(mini)).as_dict()["weights"]}
         write(tmp_path / "full" / str(seed) / "balance.json", content)
-        for run, by_task in scores(mini).items():
-            answers(tmp_path / "full" / str(seed) / "nodes" / f"{run}-1", by_task, [0.0] * 4)
+        write(tmp_path / "full" / str(seed) / "answers.json", answers(mini, [0.0] * 4))
     write(tmp_path / "full" / "1" / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": 10.0}}})
     write(tmp_path / "full" / "2" / "costs.json", {"nodes": {"cotbal": {"training": 90.0, "scoring": None}}})
     seconds = {"training": 15.0, "scoring": 5.0}
     for seed, mini in BUDGET.items():
         content = {"seed": seed, "budget": 0.25, "seconds": seconds, "runs": scores(mini)}
-        write(tmp_path / "out" / f"budget-0.25-{seed}.json", content)
+        write(tmp_path / "budgets" / f"0.25-{seed}.json", content)
     return tmp_path
 
 
@@ -74,7 +72,7 @@ def test_what_ranks_nothing_agrees_with_nothing(cheap: ModuleType) -> None:
 
 def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) -> None:
     recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
-    text = cheap.summary(cheap.Weights(finished / "out", finished / "full", recipe), finished / "full")
+    text = cheap.summary(cheap.Weights(finished / "budgets", finished / "full", recipe), finished / "full")
     full, budget = weights_of(FULL), weights_of(BUDGET)
 
     def line(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> str:
@@ -104,12 +102,10 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
     assert "| 0.25 | 2 | 15 s | 5 s |  |" in text
 
 
-def test_all_probes_answer_the_questions_that_are_drawn(cheap: ModuleType, tmp_path: Path) -> None:
+def test_all_probes_answer_the_questions_that_are_drawn(cheap: ModuleType) -> None:
     """Where every probe is better at the same ones, what it gains is not moved by which ones are drawn."""
     recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
-    for run, by_task in scores(FULL[0]).items():
-        answers(tmp_path / run, by_task, [-0.2, -0.1, 0.1, 0.2])
-    drawn = list(cheap.redrawn({run: tmp_path / run for run in scores(FULL[0])}, TASKS, recipe))
+    drawn = list(cheap.redrawn(answers(FULL[0], [-0.2, -0.1, 0.1, 0.2]), recipe.balance.cotbal))
     for found in drawn:
         np.testing.assert_allclose(found.contributions, np.eye(3), atol=1e-9)
     difficulties = np.array([found.difficulty for found in drawn])
@@ -120,7 +116,7 @@ def test_all_probes_answer_the_questions_that_are_drawn(cheap: ModuleType, tmp_p
 
 def test_of_some_seeds(cheap: ModuleType, finished: Path) -> None:
     recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
-    weights = cheap.Weights(finished / "out", finished / "full", recipe, [2])
+    weights = cheap.Weights(finished / "budgets", finished / "full", recipe, [2])
     assert list(weights.budgets[0.25]["cotbal"]) == [2]
     assert list(weights.full["cotbal"]) == [0, 1, 2]
 
@@ -128,4 +124,4 @@ def test_of_some_seeds(cheap: ModuleType, finished: Path) -> None:
 def test_without_full_probes_it_says_what_makes_them(cheap: ModuleType, finished: Path) -> None:
     recipe = load_recipe(ROOT / "recipes" / "embedded-mixture.yaml")
     with pytest.raises(SystemExit, match=r"python -m experiments\.cotbal run"):
-        cheap.Weights(finished / "out", finished / "none", recipe)
+        cheap.Weights(finished / "budgets", finished / "none", recipe)

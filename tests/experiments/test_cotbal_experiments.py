@@ -22,7 +22,8 @@ def _write(folder: Path, weights: list[float], test: dict[str, float], delta_i: 
     same = {"a": 1.0, "b": 2.0, "c": 3.0}
     vectors = dict.fromkeys(("one2all", "all2one", "contribution", "difficulty"), same)
     vectors["cotbal"] = dict(zip("abc", weights, strict=True))
-    (folder / "balance.json").write_text(json.dumps({"tasks": ["a", "b", "c"], "weights": vectors}))
+    balance = {"tasks": ["a", "b", "c"], "weights": vectors, "nodes": {"mini": "mini-1"}}
+    (folder / "balance.json").write_text(json.dumps(balance))
     scores = {method: {"a": {"exact_match": value}} for method, value in test.items()}
     deltas = {method: {"delta_i": value, "delta_e": 0.0} for method, value in delta_i.items()}
     (folder / "results.json").write_text(json.dumps({"test": scores, "deltas": deltas}))
@@ -52,14 +53,19 @@ def test_what_a_seed_gave_is_recorded(cotbal: ModuleType, tmp_path: Path, monkey
         folder = Path(command[command.index("--out") + 1])
         _write(folder, [0.5, 1.0, 1.5], {"ew": 0.5}, {"ew": 25.0})
         (folder / "costs.json").write_text("{}")
-        (folder / "nodes").mkdir()
+        predictions = folder / "nodes" / "mini-1" / "predictions"
+        predictions.mkdir(parents=True)
+        for task in "abc":
+            (predictions / f"{task}.jsonl").write_text('{"id": "0", "score": 0.123456789}\n{"id": "1", "score": 1.0}\n')
         commands.append(command)
 
     monkeypatch.setattr(cotbal.subprocess, "run", balance)
     monkeypatch.setattr(cotbal, "RECORDED", tmp_path / "kept")
     cotbal.run(tmp_path, [3, 4], "stl,ew", ablations=False, slots=1)
     found = sorted(str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*.*"))
-    assert found == [f"{seed}/{name}" for seed in (3, 4) for name in sorted(cotbal.FILES)]
+    assert found == [f"{seed}/{name}" for seed in (3, 4) for name in sorted((*cotbal.FILES, cotbal.ANSWERS))]
+    answers = json.loads((tmp_path / "kept" / "3" / cotbal.ANSWERS).read_text())
+    assert answers == {"mini": {task: [0.12346, 1.0] for task in "abc"}}
     assert [next(word for word in command if "seed" in word) for command in commands] == [
         "train.seed=3",
         "train.seed=4",
