@@ -41,7 +41,7 @@ from equipoise.training.run_directory import write_json
 from experiments import cotbal
 from experiments.cotbal import ANSWERS, RECIPE, VECTORS, found, numbers
 from experiments.records import RECORDS
-from experiments.tables import Table, row
+from experiments.tables import row
 from scripts.figures import photograph
 
 #: Of a budget's runs also: `cotbal` where every contribution is taken for 0, as if no gradient had been compared.
@@ -159,7 +159,7 @@ def summary(weights: Weights, full: Path) -> str:
     """Markdown: agreement of the weights and of their parts, seed by seed too, and what the runs cost."""
     parts = [agreements(weights, name) for name in reversed(VECTORS)]
     for budget, vectors in weights.budgets.items():
-        parts.append(against_others(f"budget {budget:g}", vectors["cotbal"], weights.full["cotbal"]).markdown())
+        parts.append(against_others(f"budget {budget:g}", vectors["cotbal"], weights.full["cotbal"]))
         parts.append(by_seed(vectors["cotbal"], weights.full["cotbal"]))
     return "\n\n".join([*parts, costs(weights, full)])
 
@@ -188,16 +188,21 @@ def agreements(weights: Weights, vector: str) -> str:
     return "\n".join(lines)
 
 
-def against_others(name: str, cheap: Vectors, full: Vectors) -> Table:
-    """A seed's budget and its full probes, each against the mean of the full probes of the other seeds."""
-    cells: dict[str, dict[str, dict[int, float]]] = {}
-    for title, measure in (("Spearman (higher is better)", spearman), ("RMSE (lower is better)", rmse)):
-        for method, vectors in (("full probes", full), (name, cheap)):
-            seeds = [seed for seed in vectors if seed in full]
-            pairs = _with_others({seed: vectors[seed] for seed in seeds}, full)
-            values = [measure(*pair) for pair in pairs]
-            cells.setdefault(title, {})[method] = dict(zip(seeds, values, strict=True))
-    return Table("Against the mean of the other seeds' full probes", cells)
+def against_others(name: str, cheap: Vectors, full: Vectors) -> str:
+    """A seed's budget, its full probes and equal weights, each against the mean of the full probes of the other seeds.
+
+    Seed by seed, and not tested: any two of these means share all seeds but two.
+    """
+    seeds = [seed for seed in cheap if seed in full]
+    kinds = {"full probes": full, name: cheap, "equal weights": {seed: np.ones(len(full[seed])) for seed in seeds}}
+    lines = [row(["against the mean of the other seeds' full probes", *(f"seed {seed}" for seed in seeds), "mean"])]
+    lines.append(row(["---"] * (len(seeds) + 2)))
+    for title, measure, digits in (("Spearman", spearman, 2), ("RMSE", rmse, 3)):
+        for kind, vectors in kinds.items():
+            found = [measure(*pair) for pair in _with_others({seed: vectors[seed] for seed in seeds}, full)]
+            texts = [f"{value:.{digits}f}" for value in [*found, fmean(found)]] if found else []
+            lines.append(row([f"{title}, {kind}", *texts]))
+    return "\n".join(lines)
 
 
 def by_seed(cheap: Vectors, full: Vectors) -> str:

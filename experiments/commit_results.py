@@ -95,19 +95,30 @@ def score_on(cell: str) -> Read:
     return read
 
 
-def steps_to(target: float, losses: Sequence[float]) -> float:
-    """The share of a run's steps after which its smoothed loss is at a target or below; 1 where it never is.
+def steps_to(target: float, losses: Sequence[float]) -> float | None:
+    """The share of a run's steps after which its smoothed loss is at a target or below; None where it never is.
 
     Args:
         target: in nats a token.
         losses: one a step; smoothed by the mean over the last `SMOOTH` steps.
     """
     below = (step for step in range(SMOOTH, len(losses) + 1) if fmean(losses[step - SMOOTH : step]) <= target)
-    return next(below, len(losses)) / len(losses)
+    step = next(below, None)
+    return None if step is None else step / len(losses)
 
 
 def speeds(results: Results, experiment: str, cell: str) -> dict[str, Values]:
-    """By method, by seed: the share of the steps until the smoothed training loss is where constant's ends."""
+    """By method, by seed: the share of the steps until the smoothed training loss is where constant's ends.
+
+    A run that never gets there counts as 1, the least that it can have taken.
+    """
+    found = _reached(results, experiment, cell)
+    return {
+        method: {seed: 1.0 if share is None else share for seed, share in by.items()} for method, by in found.items()
+    }
+
+
+def _reached(results: Results, experiment: str, cell: str) -> dict[str, dict[int, float | None]]:
     curves = {
         method: {seed: losses_of(run) for seed, run in found.items() if run.log}
         for method, found in results.recorded(experiment, cell).items()
@@ -149,6 +160,20 @@ def tables(results: Results, experiment: str) -> list[Table]:
         speed = {cell: speeds(results, experiment, cell) for cell in runs}
         made.append(Table("Share of the steps until `constant`'s final training loss is reached", speed))
     return made
+
+
+def left_out(results: Results, experiment: str) -> str:
+    """Runs that an experiment's tables cannot show: without a finite loss, and never at constant's."""
+    lines = []
+    for cell in EXPERIMENTS[experiment].cells:
+        runs = results.runs(experiment, cell)
+        diverged = {m: [s for s, run in by.items() if not math.isfinite(loss_of(run))] for m, by in runs.items()}
+        reached = _reached(results, experiment, cell)
+        never = {m: [s for s, share in by.items() if share is None] for m, by in reached.items()}
+        for what, found in (("no finite validation loss, in no mean", diverged), ("never there, counted as 1", never)):
+            texts = [f"`{m}` {len(seeds)} of {len(runs[m])}" for m, seeds in found.items() if seeds]
+            lines += [f"- {cell}, {what}: {', '.join(texts)}"] if texts else []
+    return "\n".join(lines)
 
 
 def values(runs: Mapping[int, Measured], read: Read) -> Values:
@@ -203,5 +228,6 @@ def sections(results: Results) -> dict[str, str]:
         if experiment == "table2":
             made[experiment] = table.markdown() if (table := rates_table(results)) else ""
         elif experiment != "tune":
-            made[experiment] = "\n\n".join(table.markdown() for table in tables(results, experiment))
+            parts = [*(table.markdown() for table in tables(results, experiment)), left_out(results, experiment)]
+            made[experiment] = "\n\n".join(part for part in parts if part)
     return {name: text for name, text in made.items() if text}

@@ -16,8 +16,8 @@ from equipoise.comparing.measured import Measured
 from equipoise.training.run_directory import RunDirectory, write_atomically
 
 RECORDS = Path(__file__).parent / "records"
-#: Columns that are kept of every log, and the beginning of those of further modules.
-COLUMNS, FURTHER = ("loss", "kappa", "theory/lambda"), "kappa/"
+#: Columns that are kept of every log, and the beginnings of those of its modules.
+COLUMNS, BY_MODULE = ("loss", "kappa", "theory/lambda"), ("kappa/", "lr_factor/")
 #: What marks a log of the theorems' numbers, and the columns that are kept of such a one besides.
 THEORY, THEORY_COLUMNS = "theory/H/", ("theory/", "grad_norm/", "grad_norm_relative/", "drift/")
 DIGITS = 5
@@ -88,7 +88,7 @@ def _measured(plain: Mapping[str, Any]) -> Measured:
 def _columns(lines: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
     names = list(dict.fromkeys(name for line in lines for name in line))
     theory = any(name.startswith(THEORY) for name in names)
-    prefixes = (FURTHER, *THEORY_COLUMNS) if theory else (FURTHER,)
+    prefixes = (*BY_MODULE, *THEORY_COLUMNS) if theory else BY_MODULE
     kept = [name for name in names if name in COLUMNS or name.startswith(prefixes)]
     return {name: [_rounded(line.get(name)) for line in lines] for name in kept}
 

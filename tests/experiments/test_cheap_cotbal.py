@@ -94,9 +94,15 @@ def test_the_summary_compares_seed_with_seed(cheap: ModuleType, finished: Path) 
     difficulty = [balance_tasks(scores(mini)).weights["difficulty"] for mini in BUDGET.values()]
     alone = [((1 + own) / 2, full[seed]) for own, seed in zip(difficulty, BUDGET, strict=True)]
     assert line("budget 0.25, difficulty alone, against full probes of the same seed", alone) in first
-    # Both against the others, seed by seed: of the seeds that have both.
-    gain = [stats.spearmanr(budget[s], others[s])[0] - stats.spearmanr(full[s], others[s])[0] for s in budget]
-    assert f"| `budget 0.25` | {'+' if np.mean(gain) > 0 else '−'}{abs(np.mean(gain)):.3f} [" in text
+    # All against the others, seed by seed: of the seeds that have both.
+    for kind, vectors in {
+        "full probes": full,
+        "budget 0.25": budget,
+        "equal weights": dict.fromkeys(full, 1.0),
+    }.items():
+        errors = [np.sqrt(np.mean((vectors[s] - others[s]) ** 2)) for s in budget]
+        found = " | ".join(f"{error:.3f}" for error in [*errors, np.mean(errors)])
+        assert f"| RMSE, {kind} | {found} |" in text
     assert f"| 2 | {stats.spearmanr(*same[1]).statistic:.2f} |" in text
     assert "| 0.25 | 1 | 15 s | 5 s | 0.200 |" in text
     assert "| 0.25 | 2 | 15 s | 5 s |  |" in text

@@ -29,7 +29,7 @@ def _comparison(folder: Path, losses: dict[str, float | None], lines: list[dict[
 
 
 LINES = [
-    {"step": 1, "loss": 3.1234567, "grad_norm/llm": 1.0},
+    {"step": 1, "loss": 3.1234567, "grad_norm/llm": 1.0, "lr_factor/llm": 1.25},
     {"step": 2, "loss": None, "grad_norm/llm": 2.0, "kappa": 0.5, "kappa/qformer": 8.0, "theory/lambda": 1.25},
 ]
 
@@ -41,7 +41,10 @@ def test_a_run_comes_back_as_it_was_measured(records: ModuleType, tmp_path: Path
     assert list(found) == ["commit", "diverged"]
     run = found["commit"][3]
     assert run.measured == Measured("commit", 3, ("commit@3-ab",), {"vqa": {"exact_match": 0.5}}, 0.123456789)
-    assert run.lines == [{"loss": 3.1235}, {"kappa": 0.5, "kappa/qformer": 8.0, "theory/lambda": 1.25}]
+    assert run.lines == [
+        {"loss": 3.1235, "lr_factor/llm": 1.25},
+        {"kappa": 0.5, "kappa/qformer": 8.0, "theory/lambda": 1.25},
+    ]
     assert found["diverged"][3].measured.validation_loss is None
 
 
