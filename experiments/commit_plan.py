@@ -1,4 +1,4 @@
-"""What is compared with what: cells, methods, rates and ablations of `experiments.commit`. Fixed before the runs."""
+"""What is compared with what: cells, methods, rates and ablations of `experiments.commit`. Fixed before the runs, or in the page's log."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What finished runs measured, kept beside the code: tables and figures are made of this, not of run directories.
 
 A file a comparison, a line a run: its `Measured`, and those columns of its log that tables and figures read. Runs take
-hours and gigabytes, and go; of a run that is recorded all that any page says can be printed again, without it.
+hours and gigabytes, and go; of a run that is recorded all tables, verdicts and figures can be made again, without it.
 """
 
 from __future__ import annotations
