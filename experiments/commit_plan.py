@@ -1,4 +1,7 @@
-"""What is compared with what: cells, methods, rates and ablations of `experiments.commit`. Fixed before the runs, or in the page's log."""
+"""What is compared with what: cells, methods, rates and ablations of `experiments.commit`.
+
+Fixed before the runs; what came later is in the log of docs/experiments.md.
+"""
 
 from __future__ import annotations
 
