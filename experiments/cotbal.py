@@ -3,7 +3,7 @@
     python -m experiments.cotbal run OUT --seeds 0,1,2,3,4                            # probes, weights, the final run
     python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl,ew,tla,rlw,dwa,igbv1   # Table 2
     python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl --ablations      # Tables 3 and 4
-    python -m experiments.cotbal summary                                              # of what is recorded, in Markdown
+    python -m experiments.cotbal summary docs/experiments-cotbal.md                  # the page of what is recorded
 
 Every run is made by `equipoise balance`, one folder a seed: OUT/SEED; its weights, scores and costs, and the score of
 each of the probes' answers, are recorded in experiments/records/cotbal. What is finished is not run again, so the same
@@ -26,7 +26,7 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from equipoise.comparing.verdict import shown
-from equipoise.training.run_directory import write_json
+from equipoise.training.run_directory import write_atomically, write_json
 from experiments.records import DIGITS, RECORDS
 from experiments.tables import Table, Values, row
 
@@ -35,6 +35,10 @@ BASELINE = "ew"
 RECORDED = RECORDS / "cotbal"
 #: What is recorded of a seed as `equipoise balance` wrote it, and the probes' scores: by run, by task, by answer.
 FILES, ANSWERS = ("balance.json", "results.json", "costs.json"), "answers.json"
+HEAD = """# All tables of CoTBal
+
+Written by `python -m experiments.cotbal summary`; [Experiments](experiments.md) says what they mean and how intervals
+and p are made. In brackets 95 % intervals over seeds; bold where p is below 0.05."""
 VECTORS = ("one2all", "all2one", "contribution", "difficulty", "cotbal")
 
 
@@ -115,10 +119,10 @@ def weights(balances: Mapping[int, Any]) -> str:
 
 
 def summary(out: Path) -> str:
-    """All tables, of what is finished."""
+    """The page of all tables, of what is recorded."""
     results, balances = found(out, "results.json"), found(out, "balance.json")
     parts = [table.markdown() for table in (scores(results), improvements(results)) if table is not None]
-    return "\n\n".join([*parts, *([weights(balances)] if balances else [])])
+    return "\n\n".join([HEAD, *parts, *([weights(balances)] if balances else [])]) + "\n"
 
 
 def _baseline_first(methods: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,12 +145,12 @@ def main() -> None:
     making.add_argument("--compare")
     making.add_argument("--ablations", action="store_true")
     making.add_argument("--slots", type=int, default=1)
-    commands.add_parser("summary")
+    commands.add_parser("summary").add_argument("page", type=Path)
     given = parser.parse_args()
     if given.command == "run":
         run(given.out, given.seeds, given.compare, given.ablations, given.slots)
     else:
-        print(summary(RECORDED))
+        write_atomically(given.page, [summary(RECORDED)])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_summary(cotbal: ModuleType, tmp_path: Path) -> None:
 
 
 def test_nothing_is_finished(cotbal: ModuleType, tmp_path: Path) -> None:
-    assert cotbal.summary(tmp_path) == ""
+    assert cotbal.summary(tmp_path) == f"{cotbal.HEAD}\n"
 
 
 def test_what_a_seed_gave_is_recorded(cotbal: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
