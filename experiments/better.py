@@ -37,7 +37,7 @@ COMMIT = modules("schedule=commit", "measure=true", "theory=false")
 def methods(weights: Weights) -> Mapping[str, Settings]:
     """Equal weights first; CoTBal's from one seed's probes and from the mean of all; each paper's own; both together.
 
-    A seed's probes cost about as much as five budgets: their means are what can be had for the same money.
+    A seed's probes cost about as much as eight budgets: the budgets' mean is what can be had for the same money.
     """
     full, cheap = weights.full["cotbal"], weights.budgets[BUDGET]["cotbal"]
 
