@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 from equipoise.comparing.verdict import shown
 from equipoise.training.run_directory import write_atomically, write_json
-from experiments.records import DIGITS, RECORDS
+from experiments.records import RECORDS, rounded
 from experiments.tables import Table, Values, row
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "embedded-mixture.yaml"
@@ -69,7 +69,7 @@ def keep(made: Path, kept: Path) -> None:
 
 def _scores(predictions: Path) -> list[float]:
     lines = predictions.read_text(encoding="utf-8").splitlines()
-    return [float(f"{json.loads(line)['score']:.{DIGITS}g}") for line in lines]
+    return [rounded(json.loads(line)["score"]) for line in lines]
 
 
 # ---------------------------------------------------------------------- what came out

@@ -90,8 +90,10 @@ def _columns(lines: Sequence[Mapping[str, float]]) -> dict[str, list[float | Non
     theory = any(name.startswith(THEORY) for name in names)
     prefixes = (*BY_MODULE, *THEORY_COLUMNS) if theory else BY_MODULE
     kept = [name for name in names if name in COLUMNS or name.startswith(prefixes)]
-    return {name: [_rounded(line.get(name)) for line in lines] for name in kept}
+    columns = {name: [line.get(name) for line in lines] for name in kept}
+    return {name: [None if one is None else rounded(one) for one in column] for name, column in columns.items()}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def rounded(value: float) -> float:
+    """To the digits that are recorded."""
+    return float(f"{value:.{DIGITS}g}")
