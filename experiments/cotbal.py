@@ -17,7 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +31,9 @@ from experiments.records import RECORDS, rounded
 from experiments.tables import Table, Values, row
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "embedded-mixture.yaml"
-BASELINE = "ew"
+BASELINE, FINAL = "ew", "cotbal"
+#: What the names of the ablations begin with.
+PART = f"{FINAL}-"
 RECORDED = RECORDS / "cotbal"
 #: What is recorded of a seed as `equipoise balance` wrote it, and the probes' scores: by run, by task, by answer.
 FILES, ANSWERS = ("balance.json", "results.json", "costs.json"), "answers.json"
@@ -81,7 +83,18 @@ def found(out: Path, name: str) -> dict[int, Any]:
     return {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in sorted(files.items())}
 
 
-def scores(results: Mapping[int, Any]) -> Table | None:
+def weighters(results: Mapping[int, Any]) -> dict[int, Any]:
+    """Table 2's methods: other ways to weigh, one model a task."""
+    return _only(results, lambda method: not method.startswith(PART))
+
+
+def parts(results: Mapping[int, Any]) -> dict[int, Any]:
+    """Tables 3 and 4's: T, the parts of lambda, precise difficulty, beside equal weights and all of it."""
+    found = _only(results, lambda method: method.startswith(PART) or method in (BASELINE, FINAL))
+    return {seed: one for seed, one in found.items() if any(method.startswith(PART) for method in one["test"])}
+
+
+def scores(results: Mapping[int, Any], title: str) -> Table | None:
     """Test scores of every method against equal weights."""
     cells: dict[str, dict[str, Values]] = {}
     for seed, content in results.items():
@@ -89,17 +102,17 @@ def scores(results: Mapping[int, Any]) -> Table | None:
             for task, sets in tasks.items():
                 for name, value in sets.items():
                     cells.setdefault(f"{task} ({name})", {}).setdefault(method, {})[seed] = value
-    return Table("Test scores (higher is better)", cells) if cells else None
+    return Table(f"{title}: test scores (higher is better)", cells) if cells else None
 
 
-def improvements(results: Mapping[int, Any]) -> Table | None:
+def improvements(results: Mapping[int, Any], title: str) -> Table | None:
     """Delta I and Delta E of every method against equal weights; of seeds that have one model a task."""
     cells: dict[str, dict[str, Values]] = {}
     for seed, content in results.items():
         for method, deltas in _baseline_first(content["deltas"]).items():
-            for title, key in (("Delta I %", "delta_i"), ("Delta E %, lower is better", "delta_e")):
-                cells.setdefault(title, {}).setdefault(method, {})[seed] = deltas[key]
-    return Table("Against one model a task", cells) if cells else None
+            for name, key in (("Delta I %", "delta_i"), ("Delta E %, lower is better", "delta_e")):
+                cells.setdefault(name, {}).setdefault(method, {})[seed] = deltas[key]
+    return Table(f"{title}: against one model a task", cells) if cells else None
 
 
 def weights(balances: Mapping[int, Any]) -> str:
@@ -121,8 +134,17 @@ def weights(balances: Mapping[int, Any]) -> str:
 def summary(out: Path) -> str:
     """The page of all tables, of what is recorded."""
     results, balances = found(out, "results.json"), found(out, "balance.json")
-    parts = [table.markdown() for table in (scores(results), improvements(results)) if table is not None]
-    return "\n\n".join([HEAD, *parts, *([weights(balances)] if balances else [])]) + "\n"
+    groups = {"Table 2": weighters(results), "Tables 3 and 4": parts(results)}
+    tables = [make(group, title) for title, group in groups.items() for make in (scores, improvements)]
+    made = [table.markdown() for table in tables if table is not None]
+    return "\n\n".join([HEAD, *made, *([weights(balances)] if balances else [])]) + "\n"
+
+
+def _only(results: Mapping[int, Any], wanted: Callable[[str], bool]) -> dict[int, Any]:
+    return {
+        seed: {key: {name: one for name, one in content[key].items() if wanted(name)} for key in ("test", "deltas")}
+        for seed, content in results.items()
+    }
 
 
 def _baseline_first(methods: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def _write(folder: Path, weights: list[float], test: dict[str, float], delta_i: 
 def test_summary(cotbal: ModuleType, tmp_path: Path) -> None:
     _write(tmp_path / "0", [0.5, 1.0, 1.5], {"stl": 0.4, "cotbal": 0.6, "ew": 0.5}, {"cotbal": 50.0, "ew": 25.0})
     _write(tmp_path / "1", [0.6, 1.4, 1.0], {"stl": 0.4, "cotbal": 0.7, "ew": 0.55}, {"cotbal": 75.0, "ew": 37.5})
-    deltas = cotbal.improvements(cotbal.found(tmp_path, "results.json"))
+    deltas = cotbal.improvements(cotbal.found(tmp_path, "results.json"), "Table 2")
     assert deltas.differences["cotbal", "Delta I %"][0].mean == 31.25
     text = cotbal.summary(tmp_path)
     assert text.index("`ew`") < text.index("`cotbal`")
@@ -40,6 +40,23 @@ def test_summary(cotbal: ModuleType, tmp_path: Path) -> None:
     assert "| `cotbal` | +0.125 [" in text
     assert "| cotbal | 0.500 | 0.500 | 0.500 |" in text
     assert "| one2all | 1.000 | 1.000 | 1.000 |" in text
+
+
+def test_ablations_have_tables_of_their_own(cotbal: ModuleType, tmp_path: Path) -> None:
+    _write(tmp_path / "0", [0.5, 1.0, 1.5], {"cotbal": 0.6, "ew": 0.5, "tla": 0.4}, {})
+    found = {"cotbal": 0.7, "ew": 0.55, "tla": 0.5, "cotbal-T1": 0.75}
+    _write(tmp_path / "1", [0.5, 1.0, 1.5], found, {method: 100 * score for method, score in found.items()})
+    text = cotbal.summary(tmp_path)
+    whole, parts = text[: text.index("Tables 3 and 4")], text[text.index("Tables 3 and 4") :]
+    assert "`tla`" in whole
+    assert "`tla`" not in parts
+    assert "cotbal-T1" in parts
+    assert "cotbal-T1" not in whole
+    # of the seed that has the ablation alone
+    assert "| `cotbal` | +0.150 |" in parts
+    assert "| `cotbal-T1` | +20.000 | 0.000 |" in parts
+    assert "| seeds | 1 |" in parts
+    assert "| seeds | 1 to 2 |" not in parts
 
 
 def test_nothing_is_finished(cotbal: ModuleType, tmp_path: Path) -> None:
