@@ -14,7 +14,7 @@ from statistics import fmean
 from equipoise.comparing.measured import Measured
 from equipoise.comparing.verdict import shown
 from experiments.commit_plan import BASELINE, CELLS, EXPERIMENTS, METHODS, RATES, TUNED_AS, TUNED_ON
-from experiments.records import Recorded, Runs, recorded
+from experiments.records import BY_MODULE, FACTOR, Recorded, Runs, recorded
 from experiments.tables import Table, Values, row
 
 Read = Callable[[Measured], float | None]
@@ -220,6 +220,39 @@ def rates_table(results: Results) -> Table | None:
     return Table("Test scores of `commit` at its tuned rate, and of constant rates", found) if found else None
 
 
+def modules_tables(results: Results, experiment: str) -> list[str]:
+    """Of every run, what each module's learning rate was multiplied with, and the kappa of each with the LLM.
+
+    `kappa` without a module is that of the first.
+    """
+    made = []
+    for cell in EXPERIMENTS[experiment].cells:
+        runs = [run for by_seed in results.recorded(experiment, cell).values() for run in by_seed.values()]
+        names = list(
+            dict.fromkeys(name for run in runs for name in run.log if name == "kappa" or name.startswith(BY_MODULE))
+        )
+        if not names:
+            continue
+        lines = [
+            f"**{cell}: learning rates' mean factors, kappas (geometric, after the first quarter)**",
+            "",
+        ]
+        lines += [row(["method", "seed", *names]), row(["---"] * (len(names) + 2))]
+        for run in runs:
+            texts = [shown(value) if (value := _mean_of(run, name)) is not None else "" for name in names]
+            lines.append(row([f"`{run.measured.method}`", str(run.measured.seed), *texts]))
+        made.append("\n".join(lines))
+    return made
+
+
+def _mean_of(run: Recorded, name: str) -> float | None:
+    column = run.log.get(name, ())
+    if name.startswith(FACTOR):
+        return fmean(known) if (known := [value for value in column if value is not None]) else None
+    logs = [math.log(value) for value in column[len(column) // 4 :] if value]
+    return math.exp(fmean(logs)) if logs else None
+
+
 def sections(results: Results) -> dict[str, str]:
     """By experiment (and `controls`), all of its tables of which there are runs, in Markdown."""
     made = {"tune": "\n\n".join(tuned_table(results, cell) for cell in TUNED_ON.values() if results.runs("tune", cell))}
@@ -229,5 +262,6 @@ def sections(results: Results) -> dict[str, str]:
             made[experiment] = table.markdown() if (table := rates_table(results)) else ""
         elif experiment != "tune":
             parts = [*(table.markdown() for table in tables(results, experiment)), left_out(results, experiment)]
+            parts += modules_tables(results, experiment) if experiment == "backbones" else []
             made[experiment] = "\n\n".join(part for part in parts if part)
     return {name: text for name, text in made.items() if text}

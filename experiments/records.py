@@ -16,8 +16,9 @@ from equipoise.comparing.measured import Measured
 from equipoise.training.run_directory import RunDirectory, write_atomically
 
 RECORDS = Path(__file__).parent / "records"
+FACTOR = "lr_factor/"
 #: Columns that are kept of every log, and the beginnings of those of its modules.
-COLUMNS, BY_MODULE = ("loss", "kappa", "theory/lambda"), ("kappa/", "lr_factor/")
+COLUMNS, BY_MODULE = ("loss", "kappa", "theory/lambda"), ("kappa/", FACTOR)
 #: What marks a log of the theorems' numbers, and the columns that are kept of such a one besides.
 THEORY, THEORY_COLUMNS = "theory/H/", ("theory/", "grad_norm/", "grad_norm_relative/", "drift/")
 DIGITS = 5

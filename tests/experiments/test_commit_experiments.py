@@ -179,6 +179,23 @@ def test_runs_that_a_table_cannot_show_are_named(results: ModuleType, tmp_path: 
     ]
 
 
+def test_modules_have_their_mean_factor_and_their_kappa_after_the_first_quarter(
+    results: ModuleType, tmp_path: Path
+) -> None:
+    log = {
+        "lr_factor/projector": [1.0, 2.0, 3.0, 4.0],
+        "lr_factor/llm": [1.0, 0.5, 0.5, None],
+        "kappa": [9.0, None, 2.0, 8.0],
+        "kappa/qformer": [None, None, None, None],
+    }
+    _write(tmp_path / "backbones" / "both.jsonl", [_run("commit", 3)], {"commit@3": log})
+    (table,) = results.modules_tables(results.Results(tmp_path), "backbones")
+    assert table.startswith("**both: ")
+    assert "| method | seed | lr_factor/projector | lr_factor/llm | kappa | kappa/qformer |" in table
+    assert "| `commit` | 3 | 2.500 | 0.667 | 4.000 |  |" in table
+    assert table in results.sections(results.Results(tmp_path))["backbones"]
+
+
 def test_a_claim_is_confirmed_refuted_or_open(experiments: ModuleType, results: ModuleType, tmp_path: Path) -> None:
     claims = sys.modules["experiments.commit_claims"]
     claim = next(one for one in claims.CLAIMS if one.text == "the regulariser helps")
