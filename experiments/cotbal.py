@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +35,8 @@ BASELINE, FINAL = "ew", "cotbal"
 PART = f"{FINAL}-"
 RECORDED = RECORDS / "cotbal"
 #: What is recorded of a seed as `equipoise balance` wrote it, and the probes' scores: by run, by task, by answer.
-FILES, ANSWERS = ("balance.json", "results.json", "costs.json"), "answers.json"
+BALANCE, ANSWERS = "balance.json", "answers.json"
+FILES = (BALANCE, "results.json", "costs.json")
 HEAD = """# All tables of CoTBal
 
 Written by `python -m experiments.cotbal summary`; [Experiments](experiments.md) says what they mean and how intervals
@@ -57,16 +57,26 @@ def run(out: Path, seeds: Sequence[int], compare: str | None, ablations: bool, s
 
 
 def keep(made: Path, kept: Path) -> None:
-    """Record what `equipoise balance` wrote of a seed."""
+    """Record what `equipoise balance` wrote of a seed; methods that it was not asked for now stay as they were."""
     kept.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        shutil.copy(made / name, kept)
-    balance = json.loads((made / "balance.json").read_text(encoding="utf-8"))
+        file = kept / name
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() and name != BALANCE else {}
+        write_json(file, _united(before, json.loads((made / name).read_text(encoding="utf-8"))))
+    balance = json.loads((made / BALANCE).read_text(encoding="utf-8"))
     answers = {
         run: {task: _scores(made / "nodes" / node / "predictions" / f"{task}.jsonl") for task in balance["tasks"]}
         for run, node in balance["nodes"].items()
     }
     write_json(kept / ANSWERS, answers)
+
+
+def _united(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of `now`, each mapping over the one that was there."""
+    return {
+        **before,
+        **{key: {**before.get(key, {}), **one} if isinstance(one, dict) else one for key, one in now.items()},
+    }
 
 
 def _scores(predictions: Path) -> list[float]:
@@ -133,7 +143,7 @@ def weights(balances: Mapping[int, Any]) -> str:
 
 def summary(out: Path) -> str:
     """The page of all tables, of what is recorded."""
-    results, balances = found(out, "results.json"), found(out, "balance.json")
+    results, balances = found(out, "results.json"), found(out, BALANCE)
     groups = {"Table 2": weighters(results), "Tables 3 and 4": parts(results)}
     tables = [make(group, title) for title, group in groups.items() for make in (scores, improvements)]
     made = [table.markdown() for table in tables if table is not None]

@@ -76,11 +76,17 @@ def test_what_a_seed_gave_is_recorded(cotbal: ModuleType, tmp_path: Path, monkey
             (predictions / f"{task}.jsonl").write_text('{"id": "0", "score": 0.123456789}\n{"id": "1", "score": 1.0}\n')
         commands.append(command)
 
+    before = {"test": {"tla": {"a": {"exact_match": 0.2}}, "ew": {"a": {"exact_match": 0.1}}}, "deltas": {}}
+    (tmp_path / "kept" / "3").mkdir(parents=True)
+    (tmp_path / "kept" / "3" / "results.json").write_text(json.dumps(before))
     monkeypatch.setattr(cotbal.subprocess, "run", balance)
     monkeypatch.setattr(cotbal, "RECORDED", tmp_path / "kept")
     cotbal.run(tmp_path, [3, 4], "stl,ew", ablations=False, slots=1)
     found = sorted(str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*.*"))
     assert found == [f"{seed}/{name}" for seed in (3, 4) for name in sorted((*cotbal.FILES, cotbal.ANSWERS))]
+    results = json.loads((tmp_path / "kept" / "3" / "results.json").read_text())
+    assert results["test"] == {"tla": {"a": {"exact_match": 0.2}}, "ew": {"a": {"exact_match": 0.5}}}
+    assert results["deltas"] == {"ew": {"delta_i": 25.0, "delta_e": 0.0}}
     answers = json.loads((tmp_path / "kept" / "3" / cotbal.ANSWERS).read_text())
     assert answers == {"mini": {task: [0.12346, 1.0] for task in "abc"}}
     assert [next(word for word in command if "seed" in word) for command in commands] == [
