@@ -118,7 +118,9 @@ def test_killed_before_the_first_checkpoint_and_in_the_middle(make_case: Callabl
     case.assert_as_undisturbed()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [name if name == "commit" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 def test_killed_while_a_checkpoint_is_written_twice(make_case: Callable[[str], Case], variant: str) -> None:
     case = make_case(variant)
     # All of the checkpoint is there but its last file; then the same checkpoint again, at its beginning.

@@ -91,7 +91,9 @@ def line(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.jsonl").read_text())
 
 
-@pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize(
+    ("dtype", "relative"), [pytest.param("float32", 1e-5, marks=pytest.mark.slow), ("float64", 1e-10)]
+)
 def test_a_step_is_the_same_however_it_is_cut(checkpoint, tmp_path, dtype, relative):
     loss, expected = by_hand(checkpoint, "fixed", dtype)
     whole = run(checkpoint, tmp_path / "whole", 16, 1, UNEQUAL, dtype)
