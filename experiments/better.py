@@ -71,7 +71,7 @@ def run(out: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
 
 
 def summary(file: Path) -> str:
-    """Test scores by task, their mean change against equal weights, the validation loss; as Markdown."""
+    """Test scores by task, their mean change against equal weights, the validation loss, kappa; as Markdown."""
     runs = measured(recorded(file))
     metrics = {task.name: task.metric for task in load_recipe(RECIPE).tasks if task.metric is not None}
     scores = {
@@ -79,9 +79,11 @@ def summary(file: Path) -> str:
         for task, metric in metrics.items()
     }
     losses = {method: values(found, lambda run: run.validation_loss) for method, found in runs.items()}
+    kappas = {method: values(found, lambda run: run.kappa) for method, found in runs.items()}
     tables = (
         Table("Test scores (higher is better)", scores),
         Table("All tasks (loss: lower is better)", {"mean score": mean_scores(scores), "validation loss": losses}),
+        Table("Where it was measured", {"mean kappa": kappas}, ratio=True),
     )
     return "\n\n".join(table.markdown() for table in tables)
 

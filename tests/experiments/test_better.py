@@ -43,7 +43,9 @@ def test_scores_of_all_sizes_count_alike(better: ModuleType, tmp_path: Path) -> 
     def run(method: str, seed: int, caption: float, vqa: float) -> Measured:
         zero = {"region": {"exact_match": 0.0}, "chart": {"relaxed_accuracy": 0.0}, "count": {"exact_match": 0.0}}
         scores = {"caption": {"cider": caption}, "vqa": {"exact_match": vqa}, **zero}
-        return Measured(method, seed, (f"{method}@{seed}",), scores, 1.0 + seed)
+        return Measured(
+            method, seed, (f"{method}@{seed}",), scores, 1.0 + seed, kappa=2.0 if method == "servo" else None
+        )
 
     runs = [run("ew", 5, 3.0, 0.4), run("ew", 6, 1.0, 0.6), run("servo", 5, 4.0, 0.5)]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(asdict(one) | {"log": {}}) + "\n" for one in runs))
@@ -52,3 +54,4 @@ def test_scores_of_all_sizes_count_alike(better: ModuleType, tmp_path: Path) -> 
     assert "| `servo` | 1.500 | 6.000 |" in text
     assert "| `servo` | +0.350 | 0.000 |" in text
     assert "| `ew` | 1.000 [" in text
+    assert text.endswith("| `ew` |  |\n| `servo` | 2.000 |\n| seeds | 0 to 1 |")
