@@ -60,3 +60,16 @@ def command() -> Iterator[Callable[..., dict[str, Any]]]:
     """Run a command in a process of its own, as `_forked_commands.py` says; returns its status and what it printed."""
     with forked_commands() as run:
         yield run
+
+
+@pytest.fixture(scope="session")
+def group(command: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+    """Run `main` of a module of the tests in several processes (`processes/_forked_group.py`); what they printed."""
+
+    def run(processes: int, module: str, *arguments: Any, **options: Any) -> str:
+        done = command(processes=processes, script=[module, *map(str, arguments)], **options)
+        printed = "\n".join(done["printed"])
+        assert not any(done["statuses"]), printed[-4000:]
+        return printed
+
+    return run

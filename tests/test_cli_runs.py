@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ import pytest
 from equipoise.training.run_directory import RunDirectory
 from training import _checkpoint as tiny
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+
+@dataclass
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Ended]
 VERDICTS = ("balanced", "oscillating", "biased toward the LLM", "biased toward the projector")
 
 
@@ -30,15 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def command(folder: Path) -> Command:
+def command(command: Callable[..., dict[str, Any]], folder: Path) -> Command:
     """Run `equipoise ARGUMENTS...` in the folder."""
 
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [Path(sys.executable).with_name("equipoise"), *map(str, arguments)],
-            cwd=folder, text=True, capture_output=True, timeout=300,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
-        )  # fmt: skip
+    def run(*arguments: str | Path) -> Ended:
+        ended = command(*arguments, folder=str(folder))
+        return Ended(ended["status"], ended["stdout"], ended["errors"])
 
     return run
 
@@ -54,8 +60,13 @@ def recipe(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(command: Command, recipe: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return command("train", recipe, "balance.modules.window=6", "--seed", "1")
+def trained(recipe: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command that was installed, with nothing imported before."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("equipoise"), "train", recipe, "balance.modules.window=6", "--seed", "1"],
+        cwd=folder, text=True, capture_output=True, timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +76,7 @@ def run(trained: subprocess.CompletedProcess[str], folder: Path) -> RunDirectory
 
 
 @pytest.fixture(scope="module")
-def evaluated(command: Command, run: RunDirectory) -> subprocess.CompletedProcess[str]:
+def evaluated(command: Command, run: RunDirectory) -> Ended:
     return command("evaluate", run.path)
 
 
@@ -102,7 +113,7 @@ def test_a_misspelt_setting_is_one_line_and_status_2(command: Command, recipe: P
     assert result.stderr.count("\n") == 1
 
 
-def test_evaluate_writes_scores_with_controls(evaluated: subprocess.CompletedProcess[str], run: RunDirectory) -> None:
+def test_evaluate_writes_scores_with_controls(evaluated: Ended, run: RunDirectory) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
     scores = run.scores()
     assert scores is not None
@@ -115,9 +126,7 @@ def test_evaluate_writes_scores_with_controls(evaluated: subprocess.CompletedPro
         assert f"{shown:.3f}" in evaluated.stdout
 
 
-def test_score_is_recomputable_from_the_predictions(
-    evaluated: subprocess.CompletedProcess[str], run: RunDirectory, folder: Path
-) -> None:
+def test_score_is_recomputable_from_the_predictions(evaluated: Ended, run: RunDirectory, folder: Path) -> None:
     predictions, asked = rows(run.predictions / "colours.jsonl"), rows(folder / "data" / "test.jsonl")
     assert [row["id"] for row in predictions] == [row["id"] for row in asked]
     assert [row["prompt"] for row in predictions] == [row["prompt"] for row in asked]
@@ -130,9 +139,7 @@ def test_score_is_recomputable_from_the_predictions(
     assert sum(right) > 0  # it has learned at least the commoner answer
 
 
-def test_majority_is_the_commonest_training_answer(
-    evaluated: subprocess.CompletedProcess[str], run: RunDirectory, folder: Path
-) -> None:
+def test_majority_is_the_commonest_training_answer(evaluated: Ended, run: RunDirectory, folder: Path) -> None:
     commonest, _ = Counter(row["answer"] for row in rows(folder / "data" / "train.jsonl")).most_common(1)[0]
     answers = [row["answer"] for row in rows(folder / "data" / "test.jsonl")]
     scores = run.scores()
@@ -171,9 +178,7 @@ def test_diagnose_measures_without_acting_and_names_a_verdict(command: Command, 
     assert all("kappa" in line and line["lr_factor/llm"] == line["lr_factor/projector"] == 1 for line in lines)
 
 
-def test_report_is_one_file_that_needs_no_other(
-    command: Command, run: RunDirectory, evaluated: subprocess.CompletedProcess[str]
-) -> None:
+def test_report_is_one_file_that_needs_no_other(command: Command, run: RunDirectory, evaluated: Ended) -> None:
     result = command("report", run.path)
     assert result.returncode == 0, result.stderr
     assert f"report: {run.report_file}" in result.stdout

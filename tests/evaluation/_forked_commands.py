@@ -4,8 +4,10 @@ usage: _forked_commands.py, which reads a line of JSON from its input for each c
        _forked_commands.py JSON, which is that one command (for torchrun).
 
 A command has `arguments` and may have
+- `folder`: where it is at work,
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
-- `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events),
+- `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events;
+  "" is any of `CHANGES`),
 - `processes`: how many processes share it (see `processes/_forked_group.py`),
 - `signal`: [seconds, number]: a signal from outside, once it has had so much of the processor's time,
 - `signal_after`: [folder, steps, number]: likewise, once runs below the folder have logged so many steps; of 0, once
@@ -36,6 +38,9 @@ from equipoise import cli
 from equipoise.evaluation import evaluate
 from equipoise.evaluation.generate import TransformersEngine
 
+#: Files' own events, at which something is about to be written, made, renamed or removed.
+CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
 
 def record(log: str) -> None:
     """Note each batch that the model works on."""
@@ -64,9 +69,9 @@ def die_at(event: str, part: str, count: int) -> None:
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        if name != event:
+        if name not in ((event,) if event else CHANGES):
             return
-        reads = event == "open" and isinstance(arguments[1], str) and arguments[1].startswith("r")
+        reads = name == "open" and isinstance(arguments[1], str) and "r" in arguments[1] and "+" not in arguments[1]
         if not reads and any(isinstance(a, str | os.PathLike) and part in os.fspath(a) for a in arguments):
             seen += 1
             if seen == count:
@@ -78,6 +83,8 @@ def die_at(event: str, part: str, count: int) -> None:
 def execute(command: dict[str, Any]) -> None:
     """Be `equipoise ARGUMENTS...`."""
     os.environ.update(command.get("environment") or {})
+    if command.get("folder"):
+        os.chdir(command["folder"])
     if command.get("log"):
         record(command["log"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -96,14 +103,15 @@ def execute(command: dict[str, Any]) -> None:
 
 
 def fork(command: dict[str, Any]) -> dict[str, Any]:
-    """Execute a command in a fork; its status (negative: the signal), what it printed, and the seconds it used."""
-    with tempfile.TemporaryFile() as printed:
+    """Execute a command in a fork; its status (negative: the signal), what it said on stdout, on stderr (`errors`)
+    and on both (`printed`), and the seconds it used."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                os.dup2(printed.fileno(), 1)
-                os.dup2(printed.fileno(), 2)
+                os.dup2(out.fileno(), 1)
+                os.dup2(errors.fileno(), 2)
                 execute(command)
                 status = 0
             except SystemExit as ended:
@@ -119,10 +127,15 @@ def fork(command: dict[str, Any]) -> dict[str, Any]:
         if command.get("signal_after"):
             interrupt_after(child, *command["signal_after"])
         _, status, used = os.wait4(child, 0)
-        printed.seek(0)
+        said = []
+        for file in (out, errors):
+            file.seek(0)
+            said.append(file.read().decode(errors="replace"))
         return {
             "status": os.waitstatus_to_exitcode(status),
-            "printed": printed.read().decode(errors="replace"),
+            "stdout": said[0],
+            "errors": said[1],
+            "printed": "".join(said),
             "seconds": used.ru_utime + used.ru_stime,
         }
 
@@ -142,7 +155,7 @@ def interrupt(child: int, seconds: float, number: int) -> None:
 def interrupt_after(child: int, folder: str, steps: int, number: int) -> None:
     """Send a signal to a process that still runs when the runs that it has others make have come so far."""
     handle, came = os.pidfd_open(child), False
-    while not came and not select.select([handle], [], [], 0.01)[0]:
+    while not came and not select.select([handle], [], [], 0.002)[0]:
         logs = Path(folder).rglob("metrics.jsonl" if steps else "*.log")
         came = sum(log.read_bytes().count(b"\n") if steps else 1 for log in logs) >= max(steps, 1)
     if came:

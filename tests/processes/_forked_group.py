@@ -24,8 +24,7 @@ def fork_group(command: dict[str, Any], execute: Callable[[dict[str, Any]], None
     """Execute a command in `processes` forks; their statuses (negative: the signal) and what each printed.
 
     A command may also have
-    - `cases`: the arguments of `_training.py`, which is run in place of equipoise,
-    - `script`: the name of another module here, and the arguments of its `main`, likewise,
+    - `script`: the name of a module of the tests, and the arguments of its `main`, which is run in place of equipoise,
     - `pretends`: whether accelerate takes this CPU for an accelerator (`_pretended.py`),
     - `deadline`: seconds after which all are ended,
     - `dies`: [process, step] or [process, step, signal]: SIGKILL, or that one, at the end of a training step.
@@ -62,12 +61,7 @@ def _be(command: dict[str, Any], number: int, execute: Callable[[dict[str, Any]]
             import_module("processes._pretended").pretend()
         if "script" in command:
             name, *arguments = command["script"]
-            import_module(f"processes.{name}").main(*arguments)
-        elif "cases" in command:
-            from processes import _training
-
-            _training.main(*command["cases"])
-            _training.leave()
+            import_module(name).main(*arguments)
         else:
             execute(command)
         status = 0

@@ -1,7 +1,7 @@
 """A BalancedTrainer in one process, or in several under accelerate's FSDP2 (`_pretended.py`).
 
-usage: `processes` with `script: ["_fsdp_trainer", OUT, RESUME_FROM]` (see `_forked_group.py`); without RESUME_FROM it
-starts anew.
+usage: `processes` with `script: ["processes._fsdp_trainer", OUT, RESUME_FROM]` (see `_forked_group.py`); without
+RESUME_FROM it starts anew.
 """
 
 from __future__ import annotations

@@ -20,10 +20,12 @@ from equipoise import BalancedTrainer, Coordination
 from equipoise.errors import PartitionError
 from equipoise.training import parallel
 from equipoise.training.run_directory import RunDirectory
+from processes import _fsdp_loop, _fsdp_trainer
 from processes._fsdp_loop import CASES, rows
 from training import _checkpoint
 
-Group = Callable[..., dict[str, Any]]
+Command = Callable[..., dict[str, Any]]
+Group = Callable[..., str]
 CLOSE = 1e-6
 EXAMPLES = Path(__file__).parents[2] / "examples" / "accelerate"
 LAYERS = ["LlamaDecoderLayer", "CLIPEncoderLayer"]
@@ -41,11 +43,11 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 # ---------------------------------------------------------------------------------------------- a bare loop
 
 
-def loop(command: Group, out: Path, cases: list[str], steps: int, world: int, resume_at: str = "") -> None:
+def loop(group: Group, out: Path, cases: list[str], steps: int, world: int, resume_at: str = "") -> None:
+    arguments = [out, ",".join(cases), steps]
     if not (out / "rank-0-of-1.json").is_file():
-        whole(command(processes=1, script=["_fsdp_loop", str(out), ",".join(cases), str(steps)], deadline=1200))
-    script = ["_fsdp_loop", str(out), ",".join(cases), str(steps), resume_at]
-    whole(command(processes=world, script=script, deadline=1200))
+        group(1, _fsdp_loop.__name__, *arguments, deadline=1200)
+    group(world, _fsdp_loop.__name__, *arguments, resume_at, deadline=1200)
     found = rows(out, world)
     assert [row["case"] for row in found] == [name.name for name in CASES if name.name in cases]
     kept = {case.name for case in CASES if case.keeps}
@@ -57,27 +59,27 @@ def loop(command: Group, out: Path, cases: list[str], steps: int, world: int, re
             assert row["gathered"] < 0.5, row
 
 
-def test_two_processes_measure_and_act_as_one_and_resume(command: Group, tmp_path: Path):
+def test_two_processes_measure_and_act_as_one_and_resume(group: Group, tmp_path: Path):
     # theta_{t-1} kept; made of AdamW's divided state; a look-back without a backward, which leaves the root gathered.
     cases = ["commit sampled lora", "commit lookback kept", "commit-clr lookback sgd"]
-    loop(command, tmp_path, cases, steps=3, world=2, resume_at="2")
+    loop(group, tmp_path, cases, steps=3, world=2, resume_at="2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_every_schedule_and_estimator_in_several_processes(command: Group, tmp_path: Path, world: int):
-    loop(command, tmp_path, [case.name for case in CASES], steps=16, world=world, resume_at="8")
+def test_every_schedule_and_estimator_in_several_processes(group: Group, tmp_path: Path, world: int):
+    loop(group, tmp_path, [case.name for case in CASES], steps=16, world=world, resume_at="8")
 
 
 # ---------------------------------------------------------------------------------------------- accelerate's way
 
 
-def test_balanced_trainer_follows_accelerates_fsdp2_and_resumes_bit_for_bit(command: Group, tmp_path: Path):
+def test_balanced_trainer_follows_accelerates_fsdp2_and_resumes_bit_for_bit(group: Group, tmp_path: Path):
     one, two, again = tmp_path / "one", tmp_path / "two", tmp_path / "two-again"
     for folder in (one, two):
         folder.mkdir()
-    whole(command(processes=1, script=["_fsdp_trainer", str(one)]))
-    whole(command(processes=2, script=["_fsdp_trainer", str(two)]))
+    group(1, _fsdp_trainer.__name__, one)
+    group(2, _fsdp_trainer.__name__, two)
     alone, together = metrics(one), metrics(two)
     assert [line.keys() for line in alone] == [line.keys() for line in together]
     for name in ("loss", "kappa", "lr/llm", "regulariser_norm/projector"):
@@ -91,13 +93,12 @@ def test_balanced_trainer_follows_accelerates_fsdp2_and_resumes_bit_for_bit(comm
 
     two.rename(again)
     expected = (again / "metrics.jsonl").read_bytes()
-    resume = str(again / "checkpoints" / "checkpoint-2")
-    whole(command(processes=2, script=["_fsdp_trainer", str(again), resume]))
+    group(2, _fsdp_trainer.__name__, again, again / "checkpoints" / "checkpoint-2")
     assert (again / "metrics.jsonl").read_bytes() == expected
 
 
 def test_a_run_of_the_command_line_is_divided_killed_resumed_and_saved_whole(
-    command: Group, checkpoint: Path, dataset: Path, tmp_path: Path
+    command: Command, checkpoint: Path, dataset: Path, tmp_path: Path
 ):
     config = {"version": 2, "transformer_layer_cls_to_wrap": LAYERS, "state_dict_type": "SHARDED_STATE_DICT"}
     fsdp = {"fsdp": True, "fsdp_config": config}

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from processes import _training
 from processes._compared import Comparison, compare, records
 from processes._training import Case
 from processes.matrix import ESTIMATORS, wrong
@@ -26,14 +26,12 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., dict[str, Any]]) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory, group: Callable[..., str]) -> Path:
     """All cases, trained by one process and by two."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "cases.json").write_text(json.dumps([asdict(case) for case in CASES]))
-    arguments = [str(folder / "cases.json"), str(folder)]
     for count in (1, 2):
-        done = command(processes=count, cases=arguments)
-        assert not any(done["statuses"]), "\n".join(done["printed"])[-4000:]
+        group(count, _training.__name__, folder / "cases.json", folder)
     return folder
 
 

@@ -1,25 +1,22 @@
 """Trains with a batch that goes bad in one process alone; saves what every process was left with.
 
-usage: _bad_rank.py CHECKPOINT DATA OUT, in each process of torchrun
+`main` is the training in each of several processes (see `processes/_forked_group.py`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
 
 from equipoise import BalancedTrainer, Coordination
-from equipoise.training.processes import leave
 from training import _bad_batches as bad
 from training._compare import learning
 
 
 def main(checkpoint: str, data: str, out: str) -> None:
-    torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     spoil = {2: bad.nan_pixel, 4: bad.nothing_supervised} if rank == 1 else {}
     trainer = bad.make(
@@ -33,8 +30,3 @@ def main(checkpoint: str, data: str, out: str) -> None:
     state = trainer.coordinator.state_dict()
     kept = {name: state[name] for name in ("guard", "window", "kappa_average", "schedule")}
     (Path(out) / f"rank-{rank}.json").write_text(json.dumps(kept), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

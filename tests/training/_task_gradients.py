@@ -1,13 +1,12 @@
 """One optimizer step on sixteen samples of three tasks; saves the gradients that the optimizer would see.
 
-usage: _task_gradients.py CHECKPOINT OUT BATCH_SIZE ACCUMULATION WEIGHTING DTYPE, alone or in each process of torchrun;
-WEIGHTING is the JSON of a TaskWeighting, or null for the Trainer's own loss.
+`main` is the step, alone or in each of several processes (see `processes/_forked_group.py`); WEIGHTING is the JSON of a
+TaskWeighting, or null for the Trainer's own loss.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from equipoise.data.collate import Collator
 from equipoise.data.sample import Sample, exchange
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
-from equipoise.training.processes import leave
 
 LONG = "a square that is red and deep blue and red again and then it is deep blue once more"
 #: Task `c` is in the first four samples alone: absent from most micro-batches, and from one process of two.
@@ -69,7 +67,6 @@ class Gradients(TrainerCallback):
 
 
 def main(checkpoint: str, out: str, batch_size: str, accumulation: str, weighting: str, dtype: str) -> None:
-    torch.set_num_threads(1)
     settings = json.loads(weighting)
     gradients = Gradients()
     trainer = InOrder(
@@ -89,8 +86,3 @@ def main(checkpoint: str, out: str, batch_size: str, accumulation: str, weightin
     trainer.add_callback(gradients)
     trainer.train()
     torch.save(gradients.found, f"{out}/rank-{trainer.args.process_index}-of-{trainer.args.world_size}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

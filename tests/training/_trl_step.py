@@ -1,13 +1,11 @@
 """One optimizer step of trl's SFTTrainer with weighted tasks, over the samples of `_task_gradients`.
 
-usage: _trl_step.py CHECKPOINT OUT BATCH_SIZE ACCUMULATION OPTIONS, alone or once in each process of torchrun; saves the
-gradients.
+`main` is the step in each of several processes (see `processes/_forked_group.py`); it saves the gradients.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from transformers import AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from equipoise import Coordination, TaskWeighting, attach
-from equipoise.training.processes import leave
 from training import _task_gradients as step
 
 PLAIN = Coordination("constant", measure=False)
@@ -71,13 +68,7 @@ def gradients(trainer: SFTTrainer) -> dict[str, torch.Tensor]:
 
 
 def main(checkpoint: str, out: str, batch: str, accumulation: str, options: str) -> None:
-    torch.set_num_threads(1)
     data = Dataset.from_list(rows("prompt"))
     trainer = sft(Path(checkpoint), Path(out), data, int(batch), int(accumulation), **json.loads(options))
     found = gradients(attach(trainer, PLAIN, tasks=TaskWeighting("fixed", weights=WEIGHTS)))
     torch.save(found, f"{out}/rank-{trainer.args.process_index}-of-{trainer.args.world_size}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

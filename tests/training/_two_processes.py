@@ -1,11 +1,10 @@
 """Trains a toy checkpoint on batches that not every process finds an image or a clip in; saves what came out.
 
-usage: _two_processes.py CHECKPOINT DATA OUT BATCH_SIZE, alone or once in each process of torchrun
+`main` is the training, alone or in each of several processes (see `processes/_forked_group.py`).
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from equipoise.data.collate import Collator
 from equipoise.data.readers import jsonl
 from equipoise.models import loading
 from equipoise.recipe import Lora, Model
-from equipoise.training.processes import leave
 
 
 class InOrder(BalancedTrainer):
@@ -34,7 +32,6 @@ def without_dropout(model: torch.nn.Module) -> None:
 
 
 def main(checkpoint: str, data: str, out: str, batch_size: str) -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     settings = Model(path=checkpoint, lora=Lora(rank=4, alpha=8, dropout=0.0))
     model = loading.load(settings)
@@ -57,8 +54,3 @@ def main(checkpoint: str, data: str, out: str, batch_size: str) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     torch.save(trained, f"{out}/rank-{trainer.args.process_index}-of-{trainer.args.world_size}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,17 +99,10 @@ def test_a_step_is_eq_2_however_it_is_cut(checkpoint, make_sft, kind, options):
         assert "mean_token_accuracy" in logged  # what trl logs is still there
 
 
-@pytest.mark.parametrize("average", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_two_processes_make_the_step_of_one(checkpoint, tmp_path, average):
+@pytest.mark.parametrize("average", [True, False])
+def test_two_processes_make_the_step_of_one(checkpoint, tmp_path, group, average):
     _, _, expected = by_hand(checkpoint, "prompt")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    options = json.dumps({"average_tokens_across_devices": average})
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, trl_step.__file__, str(checkpoint), str(tmp_path), "2", "4", options],
-        env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    group(2, trl_step.__name__, checkpoint, tmp_path, 2, 4, json.dumps({"average_tokens_across_devices": average}))
     one, other = (torch.load(file, weights_only=True) for file in sorted(tmp_path.glob("rank-*-of-2.pt")))
     assert all(torch.equal(other[name], value) for name, value in one.items())
     assert_close(one, expected, 1e-5)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from equipoise.errors import DivergenceError
 from equipoise.modules.step_guard import LIMIT
 from equipoise.training.task_weighting import TaskBalance
 from training import _bad_batches as bad
+from training import _bad_rank
 from training._compare import learning, same
 from training.poisoned_runs import poisoned
 
@@ -292,16 +290,9 @@ def test_a_metric_that_is_not_finite_is_never_the_best(make, caplog):
 
 
 @pytest.mark.slow
-def test_a_number_gone_bad_in_one_process_is_the_same_to_all(checkpoint, dataset, tmp_path):
+def test_a_number_gone_bad_in_one_process_is_the_same_to_all(checkpoint, dataset, tmp_path, group):
     """Its step is made in neither; a step that supervises nothing in one process is made in both."""
-    script = Path(__file__).with_name("_bad_rank.py")
-    tests = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(script), str(checkpoint), str(dataset), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = group(2, _bad_rank.__name__, checkpoint, dataset, tmp_path)
     one, other = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert same(one, other)
     assert bad.finite(one)
@@ -309,4 +300,4 @@ def test_a_number_gone_bad_in_one_process_is_the_same_to_all(checkpoint, dataset
     assert states[0] == states[1]
     lines = bad.strict_lines(tmp_path / "log")
     assert [line["step"] for line in lines if "skipped_because" in line] == [2]
-    assert done.stderr.count("is not made") == 1
+    assert printed.count("is not made") == 1

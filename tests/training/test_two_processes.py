@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +12,8 @@ import torch
 from PIL import Image
 
 from models import zoo
+from training import _two_processes as training
 
-SCRIPT = Path(__file__).with_name("_two_processes.py")
 # Which samples of each step have an image or a clip; a process takes two of the four.
 STEPS = ((1, 1, 0, 0), (0, 0, 1, 1), (0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 1, 1))
 ANSWERS = ("red", "deep blue", "no", "a square that is red")
@@ -39,20 +36,6 @@ def make_data(folder: Path, kind: str) -> Path:
     return folder
 
 
-def run(command: list[str], checkpoint: Path, data: Path, out: Path, batch_size: int) -> dict[str, torch.Tensor]:
-    out.mkdir()
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
-    arguments = [str(SCRIPT), str(checkpoint), str(data), str(out), str(batch_size)]
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    files = sorted(out.glob("rank-*.pt"))
-    results = [torch.load(file, weights_only=True) for file in files]
-    for other in results[1:]:
-        assert all(torch.equal(other[name], value) for name, value in results[0].items())
-    return results[0]
-
-
 def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -60,15 +43,19 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.parametrize(
     "family", ["llava", "salmonn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("blip2", "qwen2_audio"))]
 )
-def test_two_processes_make_the_steps_of_one(family, tmp_path):
+def test_two_processes_make_the_steps_of_one(family, tmp_path, group):
     checkpoint = zoo.make(family, tmp_path / "checkpoint")
     data = make_data(tmp_path / "data", "audio" if family in {*zoo.AUDIO, "salmonn"} else "image")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    two = run(torchrun, checkpoint, data, tmp_path / "two", batch_size=2)
-    one = run([sys.executable], checkpoint, data, tmp_path / "one", batch_size=4)
-    assert sorted(file.name for file in (tmp_path / "two").glob("rank-*")) == ["rank-0-of-2.pt", "rank-1-of-2.pt"]
-    assert two.keys() == one.keys()
+    for processes, name in ((1, "one"), (2, "two")):
+        (tmp_path / name).mkdir()
+        group(processes, training.__name__, checkpoint, data, tmp_path / name, 4 // processes)
+    one, first, second = (
+        torch.load(tmp_path / file, weights_only=True)
+        for file in ("one/rank-0-of-1.pt", "two/rank-0-of-2.pt", "two/rank-1-of-2.pt")
+    )
+    assert one.keys() == first.keys() == second.keys()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     assert len(losses(tmp_path / "one")) == len(STEPS)
