@@ -20,6 +20,7 @@ A command has `arguments` and may have
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -172,6 +173,7 @@ def main(*arguments: str) -> None:
     sys.path.append(str(Path(__file__).parents[1]))
     from processes._forked_group import fork_group
 
+    gc.freeze()  # no fork looks through what is there to stay, nor copies its pages for that
     for line in sys.stdin:
         command = json.loads(line)
         answer = fork_group(command, execute) if command.get("processes") else fork(command)
