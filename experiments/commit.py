@@ -59,20 +59,21 @@ def lacking(records: Path, name: str, cell: Cell, methods: Mapping[str, Settings
 
 
 def rated(records: Path, experiment: Experiment, cell: Cell) -> Mapping[str, Settings]:
-    """An experiment's methods, each with its learning rate where that was tuned.
+    """An experiment's methods, each with a tuned learning rate where its settings name none.
 
     Raises:
-        SystemExit: it has not been.
+        SystemExit: it has not been tuned.
     """
     methods = experiment.methods
-    if experiment.rates is None:
-        return methods
-    tuned = Results(records).best_rates(TUNED_ON[cell.stack])
-    needed = methods if experiment.rates == "own" else (BASELINE,)
-    if missing := [name for name in needed if name not in tuned]:
+    whose = {
+        name: name if experiment.rates == "own" else BASELINE
+        for name, settings in methods.items()
+        if not any(setting.startswith("train.learning_rate=") for setting in settings)
+    }
+    tuned = Results(records).best_rates(TUNED_ON[cell.stack]) if whose else {}
+    if missing := [name for name in dict.fromkeys(whose.values()) if name not in tuned]:
         sys.exit(f"{', '.join(missing)}: no tuned learning rate on {cell.stack}; `run OUT tune` comes first")
-    rates = {name: tuned[name if experiment.rates == "own" else BASELINE] for name in methods}
-    return {name: at(settings, rates[name]) for name, settings in methods.items()}
+    return {name: at(own, tuned[whose[name]]) if name in whose else own for name, own in methods.items()}
 
 
 def bring_over(out: Path, records: Path, name: str, cell: Cell, methods: Mapping[str, Settings]) -> None:

@@ -20,6 +20,8 @@ from experiments.tables import Table, Values, row
 Read = Callable[[Measured], float | None]
 #: Steps that the training loss is averaged over.
 SMOOTH = 8
+#: Experiments that show each module.
+EACH_MODULE_SHOWN = ("backbones", "otherwise-tower-too")
 
 
 class Results:
@@ -213,10 +215,8 @@ def rates_table(results: Results) -> Table | None:
     """Table 2: constant rates against `commit` at its own."""
     found: dict[str, dict[str, Values]] = {}
     for cell in EXPERIMENTS["table2"].cells:
-        rest = {name: values(runs, score_on(cell)) for name, runs in results.runs("table2", cell).items()}
-        if rest:
-            own = results.runs("table1", cell) or results.runs("paper-form", cell)
-            found[cell] = {"commit": values(own.get("commit", {}), score_on(cell)), **rest}
+        if runs := results.runs("table2", cell):
+            found[cell] = {name: values(runs.get(name, {}), score_on(cell)) for name in EXPERIMENTS["table2"].methods}
     return Table("Test scores of `commit` at its tuned rate, and of constant rates", found) if found else None
 
 
@@ -262,6 +262,6 @@ def sections(results: Results) -> dict[str, str]:
             made[experiment] = table.markdown() if (table := rates_table(results)) else ""
         elif experiment != "tune":
             parts = [*(table.markdown() for table in tables(results, experiment)), left_out(results, experiment)]
-            parts += modules_tables(results, experiment) if experiment == "backbones" else []
+            parts += modules_tables(results, experiment) if experiment in EACH_MODULE_SHOWN else []
             made[experiment] = "\n\n".join(part for part in parts if part)
     return {name: text for name, text in made.items() if text}
