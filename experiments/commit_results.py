@@ -221,9 +221,9 @@ def rates_table(results: Results) -> Table | None:
 
 
 def modules_tables(results: Results, experiment: str) -> list[str]:
-    """Of every run, what each module's learning rate was multiplied with, and the kappa of each with the LLM.
+    """Of every run, what each module's learning rate was multiplied with, and its drift over the first module's.
 
-    `kappa` without a module is that of the first.
+    That is `kappa/MODULE`, and `kappa` for the LLM.
     """
     made = []
     for cell in EXPERIMENTS[experiment].cells:
