@@ -211,15 +211,6 @@ def controls_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def rates_table(results: Results) -> Table | None:
-    """Table 2: constant rates against `commit` at its own."""
-    found: dict[str, dict[str, Values]] = {}
-    for cell in EXPERIMENTS["table2"].cells:
-        if runs := results.runs("table2", cell):
-            found[cell] = {name: values(runs.get(name, {}), score_on(cell)) for name in EXPERIMENTS["table2"].methods}
-    return Table("Test scores of `commit` at its tuned rate, and of constant rates", found) if found else None
-
-
 def modules_tables(results: Results, experiment: str) -> list[str]:
     """Of every run, what each module's learning rate was multiplied with, and its drift over the first module's.
 
@@ -258,9 +249,7 @@ def sections(results: Results) -> dict[str, str]:
     made = {"tune": "\n\n".join(tuned_table(results, cell) for cell in TUNED_ON.values() if results.runs("tune", cell))}
     made["controls"] = controls_table(results)
     for experiment in EXPERIMENTS:
-        if experiment == "table2":
-            made[experiment] = table.markdown() if (table := rates_table(results)) else ""
-        elif experiment != "tune":
+        if experiment != "tune":
             parts = [*(table.markdown() for table in tables(results, experiment)), left_out(results, experiment)]
             parts += modules_tables(results, experiment) if experiment in EACH_MODULE_SHOWN else []
             made[experiment] = "\n\n".join(part for part in parts if part)
