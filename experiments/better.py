@@ -1,7 +1,7 @@
 """Better than both papers' methods? Cheap weights and a servo on the embedded mixture (docs/experiments.md).
 
-    python -m experiments.better run OUT --seeds 5,6,7,8,9      # final runs of all methods
-    python -m experiments.better summary                        # of what is recorded, in Markdown
+    python -m experiments.better run OUT --seeds 5,6,7,8,9             # final runs of all methods
+    python -m experiments.better summary docs/experiments-better.md    # the page of what is recorded
 
 Weights are those that are recorded of the full probes (`experiments.cotbal run`) and of those for a quarter of a final
 run (`experiments.cheap_cotbal run`), judged on other seeds than they were found with, by `equipoise compare`; what the
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.recipe_reading import load_recipe
+from equipoise.training.run_directory import write_atomically
 from experiments import cheap_cotbal, cotbal
 from experiments.cheap_cotbal import Weights
 from experiments.commit_plan import Settings, modules
@@ -32,6 +33,10 @@ BUDGET = 0.25
 RUNS = RECORDS / "better.jsonl"
 SERVO = modules("schedule=commit-clr", "controller=servo", "measure=true", "theory=false")
 COMMIT = modules("schedule=commit", "measure=true", "theory=false")
+HEAD = """# All tables of *better than both*
+
+Written by `python -m experiments.better summary`; [Experiments](experiments.md) says what they mean and how intervals
+and p are made. In brackets 95 % intervals over seeds; bold where p is below 0.05."""
 
 
 def methods(weights: Weights) -> Mapping[str, Settings]:
@@ -71,7 +76,7 @@ def run(out: Path, weights: Weights, seeds: Sequence[int], slots: int) -> None:
 
 
 def summary(file: Path) -> str:
-    """Test scores by task, their mean change against equal weights, the validation loss, kappa; as Markdown."""
+    """Test scores by task, their mean change against equal weights, the validation loss, kappa: the page."""
     runs = measured(recorded(file))
     metrics = {task.name: task.metric for task in load_recipe(RECIPE).tasks if task.metric is not None}
     scores = {
@@ -85,7 +90,7 @@ def summary(file: Path) -> str:
         Table("All tasks (loss: lower is better)", {"mean score": mean_scores(scores), "validation loss": losses}),
         Table("Where it was measured", {"mean kappa": kappas}, ratio=True),
     )
-    return "\n\n".join(table.markdown() for table in tables)
+    return "\n\n".join([HEAD, *(table.markdown() for table in tables)]) + "\n"
 
 
 def score_in(task: str, metric: str) -> Read:
@@ -117,13 +122,13 @@ def main() -> None:
     making.add_argument("out", type=Path)
     making.add_argument("--seeds", type=numbers, default=[5, 6, 7, 8, 9])
     making.add_argument("--slots", type=int, default=1)
-    commands.add_parser("summary")
+    commands.add_parser("summary").add_argument("page", type=Path)
     given = parser.parse_args()
     if given.command == "run":
         weights = Weights(cheap_cotbal.RECORDED, cotbal.RECORDED, load_recipe(RECIPE))
         run(given.out, weights, given.seeds, given.slots)
     else:
-        print(summary(RUNS))
+        write_atomically(given.page, [summary(RUNS)])
 
 
 if __name__ == "__main__":

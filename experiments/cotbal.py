@@ -128,7 +128,8 @@ def improvements(results: Mapping[int, Any], title: str) -> Table | None:
 def weights(balances: Mapping[int, Any]) -> str:
     """Each seed's weights, and how far the seeds agree on the ranking of tasks."""
     tasks = next(iter(balances.values()))["tasks"]
-    lines = [row(["`cotbal` weights", *tasks]), row(["---"] * (len(tasks) + 1))]
+    lines = ["**Weights, and how far the ranking of tasks agrees**", ""]
+    lines += [row(["`cotbal` weights", *tasks]), row(["---"] * (len(tasks) + 1))]
     for seed, content in balances.items():
         lines.append(row([f"seed {seed}", *(shown(content["weights"]["cotbal"][task]) for task in tasks)]))
     lines += ["", row(["ranking of tasks by", "Spearman between two seeds: mean", "smallest", "largest"])]

@@ -54,4 +54,4 @@ def test_scores_of_all_sizes_count_alike(better: ModuleType, tmp_path: Path) -> 
     assert "| `servo` | 1.500 | 6.000 |" in text
     assert "| `servo` | +0.350 | 0.000 |" in text
     assert "| `ew` | 1.000 [" in text
-    assert text.endswith("| `ew` |  |\n| `servo` | 2.000 |\n| seeds | 0 to 1 |")
+    assert text.endswith("| `ew` |  |\n| `servo` | 2.000 |\n| seeds | 0 to 1 |\n")
