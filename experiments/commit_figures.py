@@ -16,6 +16,7 @@ from equipoise.report.canvas import AXIS, dress
 from equipoise.report.palette import colour
 from experiments.commit_plan import CELLS, ENCODER, EXPERIMENTS
 from experiments.commit_results import SMOOTH, Results
+from experiments.records import FACTOR
 from scripts.figures import photograph
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
@@ -39,6 +40,7 @@ class Row:
 
 LOSS = Row("training loss", "loss")
 KAPPA = Row("kappa", "kappa")
+LLM_FACTOR = Row("the LLM's rate, times the base", f"{FACTOR}{LLM}", smooth=1)
 THEORY = (
     Row("H of the encoder", "theory/H/{encoder}"),
     Row("H of the LLM", f"theory/H/{LLM}"),
@@ -94,7 +96,7 @@ def grid(
             for method, found in curves(results, experiment, cell, quantity, methods).items():
                 _draw(figure, place, method, found, quantity, colour(order.index(method)), method not in named)
                 named.add(method)
-            figure.update_yaxes(**AXIS, type="log", **place)
+            figure.update_yaxes(**AXIS, type="log", exponentformat="e", **place)
             figure.update_xaxes(**AXIS, **place)
             if place["col"] == 1:
                 figure.update_yaxes(title_text=quantity.title, **place)
@@ -139,6 +141,9 @@ def draw(results: Results, folder: Path) -> None:
         for name, row in (("loss", LOSS), ("kappa", KAPPA)):
             figure = grid(results, "table1", cells, [row], main, 3)
             photograph(figure, folder / f"experiments-{name}.png", 1100, tall, 2)
+    if cells := there["paper-form"]:
+        figure = grid(results, "paper-form", cells, (LOSS, KAPPA, LLM_FACTOR), None, len(cells))
+        photograph(figure, folder / "experiments-paper-form.png", 1000, 860, 2)
     if cells := there["curves"]:
         faster = [name for name in EXPERIMENTS["curves"].methods if "commit" not in name]
         figure = grid(results, "curves", cells, THEORY, faster, 2)
