@@ -25,10 +25,12 @@ def quote(page: str, title: str, *, part: Literal["", "means", "differences"] = 
         name: goes into the tables' first cell, which says `method` on the page.
 
     Raises:
-        ValueError: the page has no such title there, or several.
+        ValueError: the page has no such title there, or several, or no such tables below it.
     """
     found = _tables(page, title)
     chosen = [table for table, kind in zip(found, PARTS, strict=False) if part in ("", kind)] if title else found
+    if not chosen:
+        raise ValueError(f"{page} has no tables{part and f' of {part}'} below {title!r}")
     print("\n" + "\n\n".join(_named(table, name) for table in chosen) + "\n")
 
 

@@ -39,6 +39,11 @@ def test_a_title_that_is_not_one_table_s_is_refused(module: Callable[[str], Modu
         module("quoted").quote("commit", title)
 
 
+def test_a_part_that_a_page_does_not_have_is_refused(module: Callable[[str], ModuleType]) -> None:
+    with pytest.raises(ValueError, match="has no tables of differences below 'What a score is worth'"):
+        module("quoted").quote("commit/controls", "What a score is worth", part="differences")
+
+
 def _cells(text: str) -> Iterator[str]:
     """Of all tables, without what makes them bold."""
     for line in text.splitlines():
