@@ -101,17 +101,16 @@ def test_a_machine_killed_midway_changes_nothing(
     killer = threading.Thread(target=kill)
     killer.start()
     console = silent()
-    balance(recipe, made.path, console, ("stl", "ew"), where=Where(ray=cluster.address))
+    balance(recipe, made.path, console, where=Where(ray=cluster.address))
     killer.join()
     printed = console.file.getvalue()
     assert "colour+mini: its worker is gone (" in printed
     assert "again, 1 of 3" in printed
     assert len(cluster.worker_nodes) == 1
-    for name in ("balance.json", "results.json"):
-        assert (made.path / name).read_bytes() == (finished.path / name).read_bytes()
-    for path in finished.nodes.iterdir():
-        check_same(made.nodes / path.name, path)
-        assert "steps, from step" in (made.path / "logs" / f"{path.name}.log").read_text(encoding="utf-8")
+    assert (made.path / "balance.json").read_bytes() == (finished.path / "balance.json").read_bytes()
+    for undisturbed in (folder_of(finished, name) for name in ("mini", "colour+mini", "name+mini", "cotbal")):
+        check_same(made.nodes / undisturbed.name, undisturbed)
+        assert "steps, from step" in (made.path / "logs" / f"{undisturbed.name}.log").read_text(encoding="utf-8")
     # Its second worker went on from the newest checkpoint of the first.
     log = (made.path / "logs" / f"{node.name}.log").read_text(encoding="utf-8")
     assert re.search(r"colour\+mini: 20 steps, from step (5|10|15)\n", log)
