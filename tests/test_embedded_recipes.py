@@ -7,9 +7,6 @@ peft, after `import equipoise`, and says what it said in the run.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +54,15 @@ SEES = {"smol-vlm", "smol-qformer", "smol-flamingo"}
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in LEARNS]
 )
-def test_a_recipe_ends_with_a_model_that_opens(name, tones, tmp_path):
+def test_a_recipe_ends_with_a_model_that_opens(name, tones, command, tmp_path):
     overrides = ["train.max_steps=2", "train.batch_size=4", "train.warmup=0", "balance.modules.every=1"]
     if name not in SEES:
         overrides += ["tasks.language.reader=jsonl", f"tasks.language.path={tones}", "tasks.language.options={}"]
     if name == "smol-audio-vision":
         overrides += ["tasks.vqa.max_train=4"]  # as many as tones, so that a batch has both
     run = tmp_path / "run"
-    command = [Path(sys.executable).with_name("equipoise"), "train", RECIPES / f"{name}.yaml", *overrides, "--out", run]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = command("train", RECIPES / f"{name}.yaml", *overrides, "--out", run)
+    assert done["status"] == 0, done["errors"][-2000:]
     rows = {row["module"]: row for row in json.loads((run / "modules.json").read_text())}
     assert {module for module, row in rows.items() if row["trainable"]} == LEARNS[name]
     assert rows["llm"]["kind"] == "LoRA"

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 OVERRIDES = ["train.max_steps=3", "tasks.vqa.max_test=12", "tasks.vqa.max_validation=12", "balance.modules.every=1"]
 
 
-def equipoise(*arguments: str) -> str:
-    command = [str(Path(sys.executable).with_name("equipoise")), *arguments]
-    done = subprocess.run(
-        command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def test_train_evaluate_and_report_on_the_embedded_stack(
+    command: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    def equipoise(*arguments: Any) -> str:
+        done = command(*arguments)
+        assert done["status"] == 0, done["errors"][-2000:]
+        printed: str = done["stdout"]
+        return printed
 
-
-def test_train_evaluate_and_report_on_the_embedded_stack(tmp_path: Path) -> None:
     recipe = resources.files("equipoise") / "recipes" / "demo.yaml"
     run = tmp_path / "run"
     printed = equipoise("train", str(recipe), *OVERRIDES, "--out", str(run))

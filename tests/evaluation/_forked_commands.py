@@ -4,6 +4,7 @@ usage: _forked_commands.py, which reads a line of JSON from its input for each c
        _forked_commands.py JSON, which is that one command (for torchrun).
 
 A command has `arguments` and may have
+- `script`: a Python file that is run with the arguments in place of equipoise,
 - `folder`: where it is at work,
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events;
@@ -24,6 +25,7 @@ import gc
 import json
 import os
 import resource
+import runpy
 import select
 import signal
 import sys
@@ -82,7 +84,7 @@ def die_at(event: str, part: str, count: int) -> None:
 
 
 def execute(command: dict[str, Any]) -> None:
-    """Be `equipoise ARGUMENTS...`."""
+    """Be `equipoise ARGUMENTS...`, or another script."""
     os.environ.update(command.get("environment") or {})
     if command.get("folder"):
         os.chdir(command["folder"])
@@ -99,8 +101,11 @@ def execute(command: dict[str, Any]) -> None:
         os.setuid(command["user"])
     if command.get("kill"):
         die_at(*command["kill"])
-    sys.argv = ["equipoise", *command["arguments"]]
-    cli.main()
+    sys.argv = [command.get("script", "equipoise"), *command["arguments"]]
+    if "script" in command:
+        runpy.run_path(command["script"], run_name="__main__")
+    else:
+        cli.main()
 
 
 def fork(command: dict[str, Any]) -> dict[str, Any]:
