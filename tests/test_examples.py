@@ -19,7 +19,7 @@ def run(command: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[[str
     """Run an example for two steps; what it printed."""
 
     def run(example: str) -> str:
-        done = command("2", script=str(EXAMPLES / example), folder=str(tmp_path))
+        done = command("2", file=str(EXAMPLES / example), folder=str(tmp_path))
         assert done["status"] == 0, done["errors"][-2000:]
         printed: str = done["stdout"]
         return printed

@@ -4,7 +4,7 @@ usage: _forked_commands.py, which reads a line of JSON from its input for each c
        _forked_commands.py JSON, which is that one command (for torchrun).
 
 A command has `arguments` and may have
-- `script`: a Python file that is run with the arguments in place of equipoise,
+- `file`: a Python file that is run with the arguments in place of equipoise,
 - `folder`: where it is at work,
 - `log`: a file that gets a line for each batch that the model works on: ["answers", how many] or ["loss", how many],
 - `kill`: [event, part of a path, n]: SIGKILL at the n-th such file event, before it happens (Python's audit events;
@@ -101,9 +101,9 @@ def execute(command: dict[str, Any]) -> None:
         os.setuid(command["user"])
     if command.get("kill"):
         die_at(*command["kill"])
-    sys.argv = [command.get("script", "equipoise"), *command["arguments"]]
-    if "script" in command:
-        runpy.run_path(command["script"], run_name="__main__")
+    sys.argv = [command.get("file", "equipoise"), *command["arguments"]]
+    if "file" in command:
+        runpy.run_path(command["file"], run_name="__main__")
     else:
         cli.main()
 
