@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,11 +19,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from rich.console import Console
 
 from equipoise.balancing import processes
 from equipoise.balancing.execution import Work
+from equipoise.balancing.places import Where
 from equipoise.balancing.processes import MODULE, Processes
-from equipoise.balancing.run import Balancing
+from equipoise.balancing.run import Balancing, balance
 from equipoise.locks import lock
 from equipoise.recipe import Recipe
 from equipoise.stopping import finishing, stoppable
@@ -102,6 +106,17 @@ def test_a_killed_process_and_a_killed_starter_change_nothing(start, tmp_path: P
         assert (made.path / "logs" / f"{path.name}.log").stat().st_size
     log = (made.path / "logs" / f"{node.name}.log").read_text(encoding="utf-8")
     assert re.search(r"colour\+mini: 20 steps, from step (5|10|15)\n", log)
+
+
+def test_processes_make_what_is_missing_of_a_comparison(recipe: Recipe, tmp_path: Path, finished: Balancing):
+    made = Balancing(shutil.copytree(finished.path, tmp_path / "out"))
+    lost = [folder_of(made, finished, name) for name in ("stl@colour", "ew")]
+    for folder in lost:
+        shutil.rmtree(folder)
+    made.results_file.unlink()
+    balance(recipe, made.path, Console(file=io.StringIO()), ("stl", "ew"), where=Where(slots=2))
+    assert made.results_file.read_bytes() == finished.results_file.read_bytes()
+    assert {log.stem for log in (made.path / "logs").iterdir()} == {folder.name for folder in lost}
 
 
 def test_a_second_command_on_the_same_results_is_refused(command, content, tmp_path: Path):
