@@ -126,6 +126,20 @@ def test_a_degenerate_table_stops_and_on_demand_is_flagged(weights, table):
     assert sum(found["weights"]["cotbal"].values()) == pytest.approx(3)
 
 
+def test_a_task_that_its_own_data_hardly_helps_is_said(weights, table):
+    table.write_text(
+        TABLE.replace("a+mini,0.75,0.5,", "a+mini,0.75,0.75,").replace("b+mini,0.5,1,", "b+mini,0.5,0.5078125,")
+    )
+    status, out, errors = weights(table)
+    assert status == 0
+    assert json.loads(out)["weights"]["one2all"] == pytest.approx({"a": 3, "b": 0, "c": 0})
+    assert errors == (
+        "equipoise: all weight by one2all goes to a: contributions to b, divided by what it gained by its own data, "
+        "are 0 to 32; look at another seed or at more validation answers before you trust them (alpha 0 leaves them "
+        "out, a higher temperature evens them out)\n"
+    )
+
+
 # ---------------------------------------------------------------------------------------------- the file's form
 
 

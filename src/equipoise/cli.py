@@ -209,6 +209,8 @@ def weights(
         complain(f"contributions to {task} are undefined and set to 0")
     for task in balance.undefined_difficulties:
         complain(f"difficulty of {task} is undefined and set to 0")
+    if balance.caution is not None:
+        complain(balance.caution)
 
 
 @app.command()

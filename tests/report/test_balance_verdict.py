@@ -79,6 +79,14 @@ def test_undefined_quantities_are_not_ranked(tmp_path):
     assert "to box" not in found["Who gives"][1]
 
 
+def test_contributions_that_leave_most_tasks_nothing_are_said(tmp_path):
+    scores = probe_scores()
+    scores["box+mini"]["box"] = scores["mini"]["box"] + 1e-4
+    found = said(view_balance(write_balance(tmp_path / "b", scores=scores)))
+    assert found["Hardly measured"][0] == "Contributions leave most tasks nothing"
+    assert "contributions to box, divided by what it gained by its own data" in found["Hardly measured"][1]
+
+
 def test_before_the_weights_an_undefined_contribution_is_why_there_are_none(tmp_path):
     write_node(tmp_path, "mini", validation={"a": 0.5, "b": 0.2})
     write_node(tmp_path, "a+mini", validation={"a": 0.25, "b": 0.3})

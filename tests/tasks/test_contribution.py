@@ -18,6 +18,7 @@ from equipoise.tasks.contribution import (
     no_contribution_to,
     no_difficulty_of,
     one2all,
+    one_takes_all,
     task_weights,
 )
 
@@ -321,6 +322,40 @@ def test_contributions_next_to_overflow_still_have_means():
     assert found.contributions[1:, 0].tolist() == pytest.approx([1.5e308, 1.5e308])
     assert found.all2one[0] == pytest.approx(1.5e308)
     assert found.weights["all2one"].sum() == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("share", "all_of_it"), [(0.99, True), (0.98, False)])
+@pytest.mark.parametrize("way", ["one2all", "all2one"])
+def test_a_task_that_takes_all_the_weight_is_said(way, share, all_of_it):
+    other = {"one2all": "all2one", "all2one": "one2all"}[way]
+    rest = 4 * (1 - share) / 3
+    weights = {way: {"a": rest, "b": rest, "c": 4 * share, "d": rest}, other: dict.fromkeys("abcd", 1.0)}
+    contributions = {giver: {"a": 1.0, "b": -3.0, "c": 2.0, "d": 0.5} for giver in "acd"} | {"b": {"b": 99.0, "c": 2.5}}
+    said = one_takes_all(weights, contributions)
+    assert (said is not None) == all_of_it
+    if said is not None:
+        assert said.startswith(
+            f"all weight by {way} goes to c: contributions to b, divided by what it gained by its own"
+        )
+        assert " are -3 to -3; " in said
+
+
+def test_a_gain_near_nothing_is_said_with_both_ways():
+    # The embedded mixture's seed 4 (docs/experiments.md): captions gain 0.005 by all of their own data.
+    found = balance_tasks(
+        {
+            "mini": {"vqa": 0.5, "caption": 6.439, "chart": 0.0},
+            "vqa+mini": {"vqa": 0.766, "caption": 6.013, "chart": 0.07},
+            "caption+mini": {"vqa": 0.453, "caption": 6.444, "chart": 0.0},
+            "chart+mini": {"vqa": 0.484, "caption": 5.245, "chart": 0.15},
+        }
+    )
+    assert found.caution is not None
+    assert found.caution.startswith(
+        "all weight by one2all goes to caption, all by all2one goes to caption: contributions to caption"
+    )
+    assert " are -238.8 to -85.2; " in found.caution
+    assert balance_tasks(changed()).caution is None
 
 
 def test_the_functions_on_arrays_say_nan():

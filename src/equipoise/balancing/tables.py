@@ -61,6 +61,8 @@ def print_balance(found: TaskBalance, console: Console) -> None:
     console.print(table)
     if found.undefined_contributions or found.undefined_difficulties:
         console.print("* undefined, and set to 0", highlight=False)
+    if found.caution is not None:
+        console.print(found.caution, highlight=False, markup=False)
 
 
 def print_results(

@@ -35,6 +35,7 @@ OnDegenerate = Literal["error", "zero"]
 MINI = "mini"
 TEMPERATURE = 0.5  # T and alpha of the paper (section 4.1)
 ALPHA = 0.5
+ALL = 0.99  # the share of a vector from which on one task counts as having it all
 
 
 def full_run(task: str) -> str:
@@ -143,6 +144,40 @@ def task_weights(
     }
 
 
+def one_takes_all(
+    weights: Mapping[str, Mapping[str, float]], contributions: Mapping[str, Mapping[str, float]]
+) -> str | None:
+    """What to say where one2all or all2one leaves the other tasks next to no weight, or None where neither does.
+
+    Contributions to a task are divided by what it gains by its own data. A gain near 0 makes them huge, and the
+    softmax gives all to one task: in `docs/experiments.md` on one seed of five.
+
+    Args:
+        weights: by how they are found, by task.
+        contributions: C_ij by giving task i, by receiving task j.
+    """
+    taken = {}
+    for way in ("one2all", "all2one"):
+        found = weights.get(way, {})
+        if len(found) > 1 and max(found.values()) >= ALL * sum(found.values()):
+            taken[way] = max(found, key=found.__getitem__)
+    received: dict[str, list[float]] = {}
+    for giver, row in contributions.items():
+        for taker, value in row.items():
+            if giver != taker:
+                received.setdefault(taker, []).append(value)
+    if not taken or not received:
+        return None
+    widest = max(received, key=lambda task: max(map(abs, received[task])))
+    low, high = min(received[widest]), max(received[widest])
+    return (
+        f"all weight by {', all by '.join(f'{way} goes to {task:.60}' for way, task in taken.items())}: contributions "
+        f"to {widest:.60}, divided by what it gained by its own data, are {low:.4g} to {high:.4g}; look at another "
+        "seed or at more validation answers before you trust them (alpha 0 leaves them out, a higher temperature "
+        "evens them out)"
+    )
+
+
 @dataclass(frozen=True)
 class TaskBalance:
     """C, D and the weights of a mixture.
@@ -164,6 +199,13 @@ class TaskBalance:
     weights: Mapping[str, Vector]
     undefined_contributions: tuple[str, ...] = ()
     undefined_difficulties: tuple[str, ...] = ()
+
+    @property
+    def caution(self) -> str | None:
+        """`one_takes_all` of these weights."""
+        weights = {name: self._by_task(vector) for name, vector in self.weights.items()}
+        rows = {task: self._by_task(row) for task, row in zip(self.tasks, self.contributions, strict=True)}
+        return one_takes_all(weights, rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; `degenerate` is there only where something was undefined."""

@@ -10,7 +10,7 @@ from equipoise.report.balance.compare import relative, wins
 from equipoise.report.balance.view import BalanceView
 from equipoise.report.markup import decimal
 from equipoise.report.numbers import number
-from equipoise.tasks.contribution import MINI, full_run
+from equipoise.tasks.contribution import MINI, full_run, one_takes_all
 from equipoise.tasks.plan import STL
 
 GOOD, POOR, NEUTRAL = "good", "poor", "unknown"
@@ -37,7 +37,8 @@ class Finding:
 
 def findings(view: BalanceView) -> list[Finding]:
     """All that can be said with what is there; empty before the weights exist."""
-    found = [_giving(view), _receiving(view), _difficulty(view), _weights(view), _comparison(view), _undefined(view)]
+    found = [_giving(view), _receiving(view), _difficulty(view), _weights(view), _comparison(view)]
+    found += [_hardly_measured(view), _undefined(view)]
     return [finding for finding in found if finding is not None]
 
 
@@ -179,6 +180,14 @@ def _comparison(view: BalanceView) -> Finding | None:
         return Finding(topic, f"{final} has the highest ΔI of {len(others) + 1}", evidence, sentence, GOOD)
     name = f"{final} is {'above' if own.delta_i > 0 else 'not above'} one model per task"
     return Finding(topic, name, evidence, sentence, GOOD if own.delta_i > 0 else POOR)
+
+
+def _hardly_measured(view: BalanceView) -> Finding | None:
+    said = one_takes_all(view.weights, view.contributions)
+    if said is None:
+        return None
+    name = "Contributions leave most tasks nothing"
+    return Finding("Hardly measured", name, "", f"{said[0].upper()}{said[1:]}.", POOR)
 
 
 def _undefined(view: BalanceView) -> Finding | None:
