@@ -1,8 +1,8 @@
 """CoTBal's tables on the embedded mixture (docs/experiments.md: the protocol, and what came out).
 
     python -m experiments.cotbal run OUT --seeds 0,1,2,3,4                            # probes, weights, the final run
-    python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl,ew,tla,rlw,dwa,igbv1   # Table 2
-    python -m experiments.cotbal run OUT --seeds 0,1,2 --compare stl --ablations      # Tables 3 and 4
+    python -m experiments.cotbal run OUT --seeds 0,1,2,3,4 --compare stl,ew,tla,rlw,dwa,igbv1   # Table 2
+    python -m experiments.cotbal run OUT --seeds 0,1,2,3,4 --compare stl --ablations  # Tables 3 and 4
     python -m experiments.cotbal summary docs/experiments-cotbal.md                  # the page of what is recorded
 
 Every run is made by `equipoise balance`, one folder a seed: OUT/SEED; its weights, scores and costs, and the score of

@@ -324,7 +324,7 @@ def test_contributions_next_to_overflow_still_have_means():
     assert found.weights["all2one"].sum() == pytest.approx(3)
 
 
-@pytest.mark.parametrize(("share", "all_of_it"), [(0.99, True), (0.98, False)])
+@pytest.mark.parametrize(("share", "all_of_it"), [(0.991, True), (0.989, False)])
 @pytest.mark.parametrize("way", ["one2all", "all2one"])
 def test_a_task_that_takes_all_the_weight_is_said(way, share, all_of_it):
     other = {"one2all": "all2one", "all2one": "one2all"}[way]
@@ -338,6 +338,11 @@ def test_a_task_that_takes_all_the_weight_is_said(way, share, all_of_it):
             f"all weight by {way} goes to c: contributions to b, divided by what it gained by its own"
         )
         assert " are -3 to -3; " in said
+
+
+def test_weights_that_are_none_have_no_such_task():
+    nothing = {"one2all": {"a": 0.0, "b": 0.0}}  # of a file that something else wrote
+    assert one_takes_all(nothing, {"a": {"b": 0.5}, "b": {"a": 0.5}}) is None
 
 
 def test_a_gain_near_nothing_is_said_with_both_ways():

@@ -35,7 +35,7 @@ OnDegenerate = Literal["error", "zero"]
 MINI = "mini"
 TEMPERATURE = 0.5  # T and alpha of the paper (section 4.1)
 ALPHA = 0.5
-ALL = 0.99  # the share of a vector from which on one task counts as having it all
+ALL = 0.99  # a task with more than this share of a vector counts as having it all
 
 
 def full_run(task: str) -> str:
@@ -159,7 +159,7 @@ def one_takes_all(
     taken = {}
     for way in ("one2all", "all2one"):
         found = weights.get(way, {})
-        if len(found) > 1 and max(found.values()) >= ALL * sum(found.values()):
+        if len(found) > 1 and max(found.values()) > ALL * sum(found.values()):
             taken[way] = max(found, key=found.__getitem__)
     received: dict[str, list[float]] = {}
     for giver, row in contributions.items():
